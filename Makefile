@@ -1,0 +1,38 @@
+# Plimsoll. `make help` lists what can be asked for.
+SHELL := /bin/bash
+PY := .venv/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test check bench proto cni format clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup:  ## Install missing apt packages and the virtual environment
+	@deploy/setup.sh
+
+cni: setup  ## Build the CNI plugin
+	@$(MAKE) --no-print-directory -C services/node/cni
+
+lab: cni  ## Run a whole Plimsoll on this machine; ARGS="--nodes 5 --pods 20 --once"
+	@$(PY) -m lab $(ARGS)
+
+test: cni  ## Run all tests; ARGS="-k watermarks" runs some
+	@$(PY) -m pytest $(ARGS)
+
+check: setup  ## Lint, types, imports, protos
+	@deploy/check.sh
+
+bench: cni  ## Run the benchmarks and print their table
+	@$(PY) -m tests.bench $(ARGS)
+
+proto: setup  ## Regenerate the stubs from the protos
+	@deploy/proto.sh
+
+format: setup  ## Format Python, C and protos
+	@.venv/bin/ruff check --fix-only -q . ; .venv/bin/ruff format -q . ; .venv/bin/buf format -w
+
+clean:  ## Remove what builds and tests left behind
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@$(MAKE) --no-print-directory -C services/node/cni clean

@@ -1,0 +1,316 @@
+"""Facts of IPAM as frozen dataclasses; no I/O.
+
+Addresses are canonical text ("10.0.0.7"), CIDRs too ("10.0.0.0/24"): they are parsed once, at the edges.
+Times are seconds since the epoch (`_at`), durations seconds (`_s`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+class AddressState(enum.StrEnum):
+    """Life of an address on a node.
+
+    available -> in-use -> cooling -> available, and for a release: available -> marked -> ready -> releasing -> gone,
+    with a way back to available from every state but releasing.
+    """
+
+    AVAILABLE = "available"
+    IN_USE = "in-use"
+    COOLING = "cooling"
+    MARKED = "marked"
+    READY = "ready"
+    RELEASING = "releasing"
+
+
+class IntentKind(enum.StrEnum):
+    ALLOCATE = "allocate"
+    RELEASE = "release"
+    SYNC_INSTANCE = "sync-instance"
+    RESYNC = "resync"
+    COLLECT = "collect"
+
+
+class Operation(enum.StrEnum):
+    """Mutating calls that a step can stand for."""
+
+    CREATE_INTERFACE = "create-interface"
+    ATTACH_INTERFACE = "attach-interface"
+    PROTECT_INTERFACE = "protect-interface"
+    ASSIGN_ADDRESSES = "assign-addresses"
+    UNASSIGN_ADDRESSES = "unassign-addresses"
+    DETACH_INTERFACE = "detach-interface"
+    DELETE_INTERFACE = "delete-interface"
+
+
+class OperationClass(enum.StrEnum):
+    """What a cloud meters apart. Mutations go first."""
+
+    MUTATE = "mutate"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """Marks between which a node's pool is kept; see watermarks.py for their meaning. Counts of addresses."""
+
+    pre_allocate: int = 8
+    min_allocate: int = 0
+    max_allocate: int = 0
+    max_above_watermark: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """What is wanted for one node: its own words over the service's defaults."""
+
+    name: str
+    instance_id: str
+    instance_type: str = ""
+    watermarks: Watermarks = Watermarks()
+    first_interface_index: int = 0
+    subnet_ids: tuple[str, ...] = ()
+    subnet_tags: Mapping[str, str] = NO_TAGS
+    security_group_ids: tuple[str, ...] = ()
+    security_group_tags: Mapping[str, str] = NO_TAGS
+    exclude_interface_tags: Mapping[str, str] = NO_TAGS
+    delete_on_termination: bool = True
+    release_excess: bool = True
+    labels: Mapping[str, str] = NO_TAGS
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an instance type holds. Addresses per interface include the primary one."""
+
+    instance_type: str
+    interfaces: int
+    ipv4_per_interface: int
+    ipv6_per_interface: int = 0
+    prefixes: bool = False
+    network_cards: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    id: str
+    cidr: str
+    zone: str
+    vpc_id: str
+    free: int
+    tags: Mapping[str, str] = NO_TAGS
+    vpc_cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    id: str
+    vpc_id: str
+    tags: Mapping[str, str] = NO_TAGS
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInterface:
+    """A network interface as the cloud tells it. `addresses` are the secondary ones, without the primary."""
+
+    id: str
+    mac: str
+    subnet_id: str
+    vpc_id: str
+    zone: str
+    primary_address: str
+    addresses: tuple[str, ...] = ()
+    instance_id: str = ""
+    attachment_id: str = ""
+    device_index: int = 0
+    network_card: int = 0
+    security_group_ids: tuple[str, ...] = ()
+    tags: Mapping[str, str] = NO_TAGS
+    delete_on_termination: bool = False
+    status: str = "in-use"
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A virtual machine with its interfaces, ordered by device index."""
+
+    id: str
+    type: str
+    zone: str
+    vpc_id: str
+    subnet_id: str = ""
+    tags: Mapping[str, str] = NO_TAGS
+    security_group_ids: tuple[str, ...] = ()
+    interfaces: tuple[CloudInterface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """All that a node says it uses. Addresses not named are free. `sequence` grows with every report of a journal."""
+
+    in_use: frozenset[str] = frozenset()
+    cooling: frozenset[str] = frozenset()
+    ready: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    pending_pods: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInterface:
+    """An interface as its node is told of it: what carries pods, and how to route from it."""
+
+    id: str
+    mac: str
+    device_index: int
+    subnet_id: str
+    subnet_cidr: str
+    gateway: str
+    primary_address: str
+    vpc_id: str
+    zone: str
+    vpc_cidrs: tuple[str, ...]
+    security_group_ids: tuple[str, ...]
+    addresses: Mapping[str, AddressState]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One mutating call, written down before it is made.
+
+    `arguments` and `result` are JSON-able; `client_token` makes the call idempotent where the cloud knows such tokens.
+    """
+
+    number: int
+    operation: Operation
+    target: str
+    arguments: Mapping[str, object]
+    client_token: str = ""
+    result: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Work that is owed to the cloud. It stays open until an outcome closes it."""
+
+    id: str
+    kind: IntentKind
+    node: str
+    want: int = 0
+    addresses: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    attempts: int = 0
+    created_at: float = 0.0
+    not_before_at: float = 0.0
+    last_error: str = ""
+    holder: str = ""
+    fence: int = 0
+    lease_until_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An intent that gave up, kept for people to look at and replay."""
+
+    id: str
+    intent: Intent
+    why: str
+    died_at: float
+    replays: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Finished; nothing more to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again, `after_s` seconds from now at the earliest."""
+
+    after_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Trying again will not help; a dead letter tells people why."""
+
+    why: str
+
+
+Outcome = Done | Retry | GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class OperationCount:
+    """Calls of one cloud operation since the last report."""
+
+    operation: str
+    calls: int = 0
+    throttled: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """All that a worker needs to perform an intent, as known when it was claimed."""
+
+    intent: Intent
+    fence: int
+    lease_s: float
+    node: NodeSpec | None = None
+    instance: Instance | None = None
+    subnets: tuple[Subnet, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
+    limits: Limits | None = None
+    blocked_subnet_ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker learnt while performing an intent."""
+
+    instance: Instance | None = None
+    instance_gone: bool = False
+    subnets: tuple[Subnet, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
+    limits: Limits | None = None
+    blocked_subnets: Mapping[str, str] = field(default_factory=dict)
+    operations: tuple[OperationCount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """One page of a full listing. `started_at`: what changed later than that is newer than this page."""
+
+    instances: tuple[Instance, ...]
+    detached: tuple[CloudInterface, ...]
+    subnets: tuple[Subnet, ...]
+    security_groups: tuple[SecurityGroup, ...]
+    started_at: float
+    last: bool
+
+
+class Level(enum.StrEnum):
+    OK = "ok"
+    WAITING = "waiting"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of an explanation. `subject`: node, watermark, limits, intent, budget, subnet, security-group, cloud,
+    release or lease."""
+
+    level: Level
+    subject: str
+    message: str
+    remedy: str = ""

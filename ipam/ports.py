@@ -1,0 +1,231 @@
+"""What the use cases consume. Small on purpose; each has a fake in testing.py and one contract suite.
+
+The central service is asyncio and single-threaded; the worker's side (CloudProvider, Budget, IntentJournal) is
+blocking, because cloud SDKs are, and runs in threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ipam.model import (
+    AddressState,
+    Claim,
+    CloudInterface,
+    DeadLetter,
+    Instance,
+    Intent,
+    Inventory,
+    Limits,
+    NodeSpec,
+    OperationClass,
+    OperationCount,
+    Outcome,
+    Report,
+    SecurityGroup,
+    Step,
+    Subnet,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a cloud can do; plan.py asks before it plans."""
+
+    creates_interfaces: bool
+    max_addresses_per_call: int
+    max_addresses_on_create: int
+    delete_on_termination: bool
+    prefixes: bool = False
+    ipv6: bool = False
+    asynchronous_attach: bool = False
+
+
+class CloudProvider(Protocol):
+    """One account and region of a cloud. Blocking, thread-safe. Raises ipam.errors.CloudError and its children only.
+
+    It makes each call once: retries, budget and order are the caller's. Every method names the calls it makes through
+    `observe` of its constructor, for metrics and budget.
+    """
+
+    capabilities: Capabilities
+
+    def instance(self, instance_id: str) -> Instance:
+        """One instance with its interfaces. Raises Gone."""
+
+    def inventory(self) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
+        """All instances with interfaces, and interfaces attached to nothing, page by page."""
+
+    def subnets(self) -> Sequence[Subnet]: ...
+
+    def security_groups(self) -> Sequence[SecurityGroup]: ...
+
+    def limits(self, instance_type: str) -> Limits:
+        """Raises Rejected for a type that the cloud does not know."""
+
+    def create_interface(
+        self,
+        *,
+        subnet_id: str,
+        security_group_ids: Sequence[str],
+        secondary_count: int,
+        tags: Mapping[str, str],
+        description: str,
+        client_token: str,
+    ) -> CloudInterface:
+        """Creates a detached interface with a primary and `secondary_count` more addresses. Idempotent by token."""
+
+    def attach_interface(
+        self, *, interface_id: str, instance_id: str, device_index: int, network_card: int
+    ) -> CloudInterface:
+        """Returns when attached. Raises Conflict if the index is taken, LimitReached if no slot is left."""
+
+    def protect_interface(self, *, interface_id: str, attachment_id: str) -> None:
+        """Has the cloud delete the interface with its instance (DeleteOnTermination)."""
+
+    def assign_addresses(self, *, interface_id: str, count: int) -> Sequence[str]:
+        """Assigns `count` secondary addresses of the cloud's choice and returns them."""
+
+    def unassign_addresses(self, *, interface_id: str, addresses: Sequence[str]) -> None: ...
+
+    def detach_interface(self, *, attachment_id: str, interface_id: str) -> None: ...
+
+    def delete_interface(self, *, interface_id: str) -> None: ...
+
+
+class Budget(Protocol):
+    """The account's allowance of calls, shared by all workers. Blocking, thread-safe."""
+
+    def acquire(self, operation_class: OperationClass, *, begun: bool, deadline_s: float) -> float:
+        """Waits for one call's turn and returns the seconds waited. `begun`: the node has calls behind it already and
+        goes before those that have none. Raises Throttled when the turn would not come within `deadline_s`."""
+
+    def throttled(self, operation_class: OperationClass) -> None:
+        """The cloud throttled: the rate is cut."""
+
+    def succeeded(self, operation_class: OperationClass) -> None:
+        """The cloud took a call: the rate may grow."""
+
+
+class IntentJournal(Protocol):
+    """The central service, as a worker sees it. Blocking, thread-safe. Raises StaleFence, NotFound, StoreError."""
+
+    def claim(self, intent_id: str, holder: str) -> Claim | None:
+        """Takes the intent's lease. None: nothing left to do, or another worker holds it."""
+
+    def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
+        """Writes steps (or their results, by number) down before it returns."""
+
+    def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> Sequence[str]:
+        """The lease check at the moment of release: those of `addresses` that may be unassigned now. They are in state
+        releasing when this returns."""
+
+    def complete(self, intent_id: str, fence: int, outcome: Outcome, report: Report) -> None: ...
+
+    def inventory(self, intent_id: str, fence: int, pages: Iterator[Inventory]) -> None: ...
+
+
+class Queue(Protocol):
+    """Where intents are handed to workers. Losing what was enqueued is allowed: the sweeper enqueues it again."""
+
+    async def enqueue(self, intent_id: str, *, delay_s: float = 0.0, priority: int = 0) -> None:
+        """Raises Unavailable when the queue cannot be reached. Priority 0 is the most urgent, 9 the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A subnet that is passed over until `until_at`."""
+
+    subnet_id: str
+    until_at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transaction writes. An instance is written whole, with its interfaces and their addresses.
+
+    `address_states` holds the service's own states (available, marked, ready, releasing); what the node says of use is
+    told anew when it connects and is never stored here.
+    """
+
+    nodes: Sequence[NodeSpec] = ()
+    removed_nodes: Sequence[str] = ()
+    instances: Sequence[Instance] = ()
+    removed_instances: Sequence[str] = ()
+    address_states: Mapping[str, AddressState] = field(default_factory=dict)
+    intents: Sequence[Intent] = ()
+    closed_intents: Sequence[str] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    removed_dead_letters: Sequence[str] = ()
+    limits: Sequence[Limits] = ()
+    subnets: Sequence[Subnet] = ()
+    security_groups: Sequence[SecurityGroup] = ()
+    blocks: Sequence[Block] = ()
+    removed_blocks: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Everything the store holds, read once when a replica becomes leader."""
+
+    nodes: Sequence[NodeSpec]
+    instances: Sequence[Instance]
+    address_states: Mapping[str, AddressState]
+    intents: Sequence[Intent]
+    dead_letters: Sequence[DeadLetter]
+    limits: Sequence[Limits]
+    subnets: Sequence[Subnet]
+    security_groups: Sequence[SecurityGroup]
+    blocks: Sequence[Block]
+
+
+class PoolStore(Protocol):
+    """The tables of one IPAM service. Every write is one transaction, durable when it returns."""
+
+    async def load(self) -> Stored: ...
+
+    async def apply(self, changes: Changes, *, leader: int) -> None:
+        """Writes all of `changes` or nothing. `leader` is the fencing token of the caller's leadership.
+
+        Raises StaleFence if another replica leads by now, AddressConflict if an address would belong to two interfaces
+        (UNIQUE over the pool; `field` names the address), StoreError otherwise.
+        """
+
+    async def lead(self, holder: str, ttl_s: float) -> int | None:
+        """Takes or renews leadership for `ttl_s` by the store's own clock. Returns the fencing token, which grows with
+        each change of leader, or None while another holder leads."""
+
+    async def resign(self, holder: str) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, so that tests own it. `now` is wall-clock seconds, `monotonic` never jumps."""
+
+    def now(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+
+class OperationObserver(Protocol):
+    """Told of each cloud call when it has ended. `outcome` is "ok" or the cloud's error code."""
+
+    def __call__(self, operation: str, outcome: str, seconds: float) -> None: ...
+
+
+__all__ = [
+    "Block",
+    "Budget",
+    "Capabilities",
+    "Changes",
+    "Clock",
+    "CloudProvider",
+    "IntentJournal",
+    "OperationCount",
+    "OperationObserver",
+    "PoolStore",
+    "Queue",
+    "Stored",
+]
