@@ -7,11 +7,30 @@ Times are seconds since the epoch (`_at`), durations seconds (`_s`).
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
-NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+class _NoTags(Mapping[str, str]):
+    """Empty and immutable. Hashable, as Python 3.11 asks of a dataclass default (MappingProxyType is not)."""
+
+    def __getitem__(self, key: str) -> str:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
+NO_TAGS: Mapping[str, str] = _NoTags()
 
 
 class AddressState(enum.StrEnum):
