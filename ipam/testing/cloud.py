@@ -1,0 +1,387 @@
+"""A cloud in memory that enforces a cloud's rules: limits, subnets, uniqueness, idempotency, attachment.
+
+Unlike lab.fake_ec2 it speaks no protocol: it is the CloudProvider itself, fast enough for thousands of nodes and
+deterministic enough for a state machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+
+from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted, Throttled
+from ipam.model import NO_TAGS, CloudInterface, Instance, Limits, Operation, SecurityGroup, Subnet
+from ipam.ports import Capabilities, Clock
+from ipam.testing.clock import FakeClock
+
+AWS_LIKE = Capabilities(
+    creates_interfaces=True, max_addresses_per_call=64, max_addresses_on_create=64, delete_on_termination=True
+)
+LIMITS = (
+    Limits("m5.large", interfaces=3, ipv4_per_interface=10),
+    Limits("m4.large", interfaces=2, ipv4_per_interface=10),
+    Limits("m5.4xlarge", interfaces=8, ipv4_per_interface=30),
+    Limits("t3.nano", interfaces=2, ipv4_per_interface=2),
+)
+READS = ("read-instance", "read-inventory", "read-subnets", "read-security-groups", "read-limits")
+RESERVED_PER_SUBNET = 5
+
+
+@dataclass(slots=True)
+class Fault:
+    """The next `count` calls of `operation` fail; `after_effect` means that they took effect nevertheless."""
+
+    operation: str
+    error: CloudError
+    count: int = 1
+    after_effect: bool = False
+
+
+@dataclass(slots=True)
+class _Space:
+    """Addresses of one subnet as integers; the lowest free one is handed out first, so reuse is as fast as can be."""
+
+    subnet: Subnet
+    fresh: int
+    end: int
+    freed: list[int] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+
+    @property
+    def free(self) -> int:
+        return self.end - self.fresh + len(self.freed)
+
+    def take(self, count: int) -> list[str]:
+        if self.free < count:
+            error = SubnetExhausted(
+                f"subnet {self.subnet.id} has {self.free} free addresses, {count} asked",
+                code="InsufficientFreeAddressesInSubnet",
+            )
+            error.subnet_id = self.subnet.id
+            raise error
+        taken = []
+        for _ in range(count):
+            if self.freed:
+                number = heappop(self.freed)
+            else:
+                number = self.fresh
+                self.fresh += 1
+            self.used.add(number)
+            taken.append(str(ipaddress.IPv4Address(number)))
+        return taken
+
+    def give_back(self, address: str) -> None:
+        number = int(ipaddress.IPv4Address(address))
+        self.used.remove(number)
+        heappush(self.freed, number)
+
+
+def _space(subnet: Subnet) -> _Space:
+    network = ipaddress.IPv4Network(subnet.cidr)
+    first = int(network.network_address)
+    return _Space(subnet, first + RESERVED_PER_SUBNET - 1, first + network.num_addresses - 1)
+
+
+class FakeCloud:
+    """CloudProvider. `latency_s` is slept for each mutating call, outside of its lock.
+
+    `watch(operation, phase)` is called with phase "before" and "after" the effect of each call; what it raises reaches
+    the caller, so that a test can kill a worker in the middle of any call.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        subnets: Sequence[Subnet] = (Subnet("subnet-a", "10.0.0.0/16", "zone-a", "vpc-1", 0),),
+        security_groups: Sequence[SecurityGroup] = (SecurityGroup("sg-1", "vpc-1"),),
+        limits: Sequence[Limits] = LIMITS,
+        capabilities: Capabilities = AWS_LIKE,
+        latency_s: float = 0.0,
+        page_size: int = 100,
+    ) -> None:
+        self.capabilities = capabilities
+        self.clock: Clock = clock or FakeClock()
+        self.latency_s = latency_s
+        self.page_size = page_size
+        self.calls: Counter[str] = Counter()
+        self.faults: list[Fault] = []
+        self.throttled_until = 0.0
+        self.watch: Callable[[str, str], None] | None = None
+        self._lock = threading.RLock()
+        self._spaces = {subnet.id: _space(subnet) for subnet in subnets}
+        self._groups = {group.id: group for group in security_groups}
+        self._limits = {limits.instance_type: limits for limits in limits}
+        self._instances: dict[str, Instance] = {}
+        self._interfaces: dict[str, CloudInterface] = {}
+        self._attached: dict[str, list[str]] = {}
+        self._tokens: dict[str, str] = {}
+        self._serial = 0
+
+    # what a test does as the cloud's owner
+
+    def launch(self, type_: str = "m5.large", *, subnet_id: str = "", instance_id: str = "") -> Instance:
+        with self._lock:
+            subnet = self._spaces[subnet_id or next(iter(self._spaces))].subnet
+            instance = Instance(
+                id=instance_id or self._next("i"), type=type_, zone=subnet.zone, vpc_id=subnet.vpc_id,
+                subnet_id=subnet.id, security_group_ids=tuple(self._groups)[:1],
+            )  # fmt: skip
+            self._instances[instance.id] = instance
+            self._attached[instance.id] = []
+            primary = self._new_interface(subnet.id, instance.security_group_ids, 0, NO_TAGS)
+            self._attach(primary.id, instance.id, 0, delete_on_termination=True)
+            return self._instance(instance.id)
+
+    def terminate(self, instance_id: str) -> None:
+        with self._lock:
+            for interface_id in list(self._attached.pop(instance_id)):
+                if self._interfaces[interface_id].delete_on_termination:
+                    self._drop(interface_id)
+                else:
+                    self._detach(interface_id)
+            del self._instances[instance_id]
+
+    def fail(self, operation: str, error: CloudError, *, count: int = 1, after_effect: bool = False) -> None:
+        self.faults.append(Fault(operation, error, count, after_effect))
+
+    def drain(self, subnet_id: str, *, leave: int = 0) -> list[str]:
+        """Somebody else takes the subnet's free addresses; give them back with `refill`."""
+        with self._lock:
+            return self._spaces[subnet_id].take(max(0, self._spaces[subnet_id].free - leave))
+
+    def refill(self, subnet_id: str, addresses: Sequence[str]) -> None:
+        with self._lock:
+            for address in addresses:
+                self._spaces[subnet_id].give_back(address)
+
+    def mutating_calls(self) -> int:
+        return sum(count for operation, count in self.calls.items() if operation not in READS)
+
+    def interfaces(self) -> Mapping[str, CloudInterface]:
+        with self._lock:
+            return dict(self._interfaces)
+
+    # the provider
+
+    def instance(self, instance_id: str) -> Instance:
+        with self._call("read-instance"):
+            return self._instance(instance_id)
+
+    def inventory(self) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
+        with self._lock:
+            ids = list(self._instances)
+        for start in range(0, max(1, len(ids)), self.page_size):
+            with self._call("read-inventory"):
+                page = [self._instance(i) for i in ids[start : start + self.page_size] if i in self._instances]
+                last = start + self.page_size >= len(ids)
+                detached = [each for each in self._interfaces.values() if not each.instance_id] if last else []
+            yield page, detached
+
+    def subnets(self) -> Sequence[Subnet]:
+        with self._call("read-subnets"):
+            return [replace(space.subnet, free=space.free) for space in self._spaces.values()]
+
+    def security_groups(self) -> Sequence[SecurityGroup]:
+        with self._call("read-security-groups"):
+            return list(self._groups.values())
+
+    def limits(self, instance_type: str) -> Limits:
+        with self._call("read-limits"):
+            if instance_type not in self._limits:
+                raise Rejected(f"no such instance type: {instance_type}", code="InvalidInstanceType")
+            return self._limits[instance_type]
+
+    def create_interface(
+        self,
+        *,
+        subnet_id: str,
+        security_group_ids: Sequence[str],
+        secondary_count: int,
+        tags: Mapping[str, str],
+        description: str,
+        client_token: str,
+    ) -> CloudInterface:
+        with self._call(Operation.CREATE_INTERFACE):
+            if client_token in self._tokens:
+                return self._interface(self._tokens[client_token])
+            if subnet_id not in self._spaces:
+                raise Gone(f"no such subnet: {subnet_id}", code="InvalidSubnetID.NotFound")
+            for group in security_group_ids:
+                if group not in self._groups:
+                    raise Gone(f"no such security group: {group}", code="InvalidGroup.NotFound")
+            if secondary_count > self.capabilities.max_addresses_on_create:
+                raise Rejected("too many addresses in one call", code="InvalidParameterValue")
+            interface = self._new_interface(subnet_id, security_group_ids, secondary_count, tags)
+            if client_token:
+                self._tokens[client_token] = interface.id
+            return interface
+
+    def attach_interface(
+        self, *, interface_id: str, instance_id: str, device_index: int, network_card: int
+    ) -> CloudInterface:
+        with self._call(Operation.ATTACH_INTERFACE):
+            interface = self._interface(interface_id)
+            if instance_id not in self._instances:
+                raise Gone(f"no such instance: {instance_id}", code="InvalidInstanceID.NotFound")
+            if interface.instance_id:
+                raise Conflict(f"{interface_id} is attached already", code="InvalidNetworkInterface.InUse")
+            if any(self._interfaces[i].device_index == device_index for i in self._attached[instance_id]):
+                raise Conflict(f"device index {device_index} is taken", code="InvalidParameterValue")
+            limits = self._limits[self._instances[instance_id].type]
+            if len(self._attached[instance_id]) >= limits.interfaces:
+                raise LimitReached("no interface slot left", code="AttachmentLimitExceeded")
+            if 1 + len(interface.addresses) > limits.ipv4_per_interface:
+                raise LimitReached("too many addresses on the interface", code="PrivateIpAddressLimitExceeded")
+            self._attach(interface_id, instance_id, device_index, delete_on_termination=False)
+            return self._interfaces[interface_id]
+
+    def protect_interface(self, *, interface_id: str, attachment_id: str) -> None:
+        with self._call(Operation.PROTECT_INTERFACE):
+            interface = self._interface(interface_id)
+            if interface.attachment_id != attachment_id:
+                raise Gone(f"no such attachment: {attachment_id}", code="InvalidAttachmentID.NotFound")
+            self._interfaces[interface_id] = replace(interface, delete_on_termination=True)
+
+    def assign_addresses(self, *, interface_id: str, count: int) -> Sequence[str]:
+        with self._call(Operation.ASSIGN_ADDRESSES):
+            interface = self._interface(interface_id)
+            if count > self.capabilities.max_addresses_per_call:
+                raise Rejected("too many addresses in one call", code="InvalidParameterValue")
+            if interface.instance_id:
+                limits = self._limits[self._instances[interface.instance_id].type]
+                if 1 + len(interface.addresses) + count > limits.ipv4_per_interface:
+                    raise LimitReached("too many addresses on the interface", code="PrivateIpAddressLimitExceeded")
+            taken = self._spaces[interface.subnet_id].take(count)
+            self._interfaces[interface_id] = replace(interface, addresses=(*interface.addresses, *taken))
+            return taken
+
+    def unassign_addresses(self, *, interface_id: str, addresses: Sequence[str]) -> None:
+        with self._call(Operation.UNASSIGN_ADDRESSES):
+            interface = self._interface(interface_id)
+            if any(address not in interface.addresses for address in addresses):
+                raise Rejected("some addresses are not assigned to it", code="InvalidParameterValue")
+            for address in addresses:
+                self._spaces[interface.subnet_id].give_back(address)
+            gone = frozenset(addresses)
+            kept = tuple(address for address in interface.addresses if address not in gone)
+            self._interfaces[interface_id] = replace(interface, addresses=kept)
+
+    def detach_interface(self, *, attachment_id: str, interface_id: str) -> None:
+        with self._call(Operation.DETACH_INTERFACE):
+            interface = self._interface(interface_id)
+            if interface.attachment_id != attachment_id:
+                raise Gone(f"no such attachment: {attachment_id}", code="InvalidAttachmentID.NotFound")
+            self._attached[interface.instance_id].remove(interface_id)
+            self._detach(interface_id)
+
+    def delete_interface(self, *, interface_id: str) -> None:
+        with self._call(Operation.DELETE_INTERFACE):
+            if self._interface(interface_id).instance_id:
+                raise Conflict(f"{interface_id} is attached", code="InvalidNetworkInterface.InUse")
+            self._drop(interface_id)
+
+    # inside
+
+    def _call(self, operation: str) -> _Call:
+        if self.latency_s and operation not in READS:
+            time.sleep(self.latency_s)
+        return _Call(self, operation)
+
+    def _next(self, kind: str) -> str:
+        self._serial += 1
+        return f"{kind}-{self._serial:08x}"
+
+    def _instance(self, instance_id: str) -> Instance:
+        if instance_id not in self._instances:
+            raise Gone(f"no such instance: {instance_id}", code="InvalidInstanceID.NotFound")
+        interfaces = sorted(
+            (self._interfaces[i] for i in self._attached[instance_id]), key=lambda each: each.device_index
+        )
+        return replace(self._instances[instance_id], interfaces=tuple(interfaces))
+
+    def _interface(self, interface_id: str) -> CloudInterface:
+        if interface_id not in self._interfaces:
+            raise Gone(f"no such interface: {interface_id}", code="InvalidNetworkInterfaceID.NotFound")
+        return self._interfaces[interface_id]
+
+    def _new_interface(
+        self, subnet_id: str, groups: Sequence[str], secondary_count: int, tags: Mapping[str, str]
+    ) -> CloudInterface:
+        space = self._spaces[subnet_id]
+        primary, *secondary = space.take(1 + secondary_count)
+        number = self._serial + 1
+        interface = CloudInterface(
+            id=self._next("eni"),
+            mac="02:" + ":".join(f"{number >> shift & 0xFF:02x}" for shift in (32, 24, 16, 8, 0)),
+            subnet_id=subnet_id, vpc_id=space.subnet.vpc_id, zone=space.subnet.zone, primary_address=primary,
+            addresses=tuple(secondary), security_group_ids=tuple(groups), tags=dict(tags), status="available",
+            created_at=self.clock.now(),
+        )  # fmt: skip
+        self._interfaces[interface.id] = interface
+        return interface
+
+    def _attach(self, interface_id: str, instance_id: str, index: int, *, delete_on_termination: bool) -> None:
+        self._attached[instance_id].append(interface_id)
+        self._interfaces[interface_id] = replace(
+            self._interfaces[interface_id], instance_id=instance_id, attachment_id=f"attach-{interface_id}",
+            device_index=index, status="in-use", delete_on_termination=delete_on_termination,
+        )  # fmt: skip
+
+    def _detach(self, interface_id: str) -> None:
+        self._interfaces[interface_id] = replace(
+            self._interfaces[interface_id], instance_id="", attachment_id="", device_index=0, status="available",
+            delete_on_termination=False,
+        )  # fmt: skip
+
+    def _drop(self, interface_id: str) -> None:
+        interface = self._interfaces.pop(interface_id)
+        space = self._spaces[interface.subnet_id]
+        for address in (interface.primary_address, *interface.addresses):
+            space.give_back(address)
+
+
+class _Call:
+    """One call: counted, throttled, failed or killed as the test wants, and atomic."""
+
+    def __init__(self, cloud: FakeCloud, operation: str) -> None:
+        self._cloud = cloud
+        self._operation = operation
+        self._late: CloudError | None = None
+
+    def __enter__(self) -> None:
+        cloud = self._cloud
+        cloud._lock.acquire()
+        try:
+            cloud.calls[self._operation] += 1
+            if cloud.watch is not None:
+                cloud.watch(self._operation, "before")
+            if cloud.clock.monotonic() < cloud.throttled_until:
+                raise Throttled("request limit exceeded", code="RequestLimitExceeded", operation=self._operation)
+            fault = next((each for each in cloud.faults if each.operation == self._operation), None)
+            if fault is not None:
+                fault.count -= 1
+                if not fault.count:
+                    cloud.faults.remove(fault)
+                if not fault.after_effect:
+                    raise fault.error
+                self._late = fault.error
+        except BaseException:
+            cloud._lock.release()
+            raise
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        cloud = self._cloud
+        try:
+            if error is None:
+                if cloud.watch is not None:
+                    cloud.watch(self._operation, "after")
+                if self._late is not None:
+                    raise self._late
+        finally:
+            cloud._lock.release()
