@@ -1,0 +1,67 @@
+"""What is particular to PostgreSQL as a store: connections that break."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+
+from services.runtime.store import StoreError, open_database
+
+pytestmark = pytest.mark.postgres
+
+CUT = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+
+
+async def test_a_cut_connection_is_made_anew_within_the_call(postgres_url: str) -> None:
+    async with open_database(postgres_url) as database:
+        await database.write(lambda c: c.execute(text("CREATE TABLE t (a int)")))
+        await database.read(lambda c: c.execute(text("SELECT count(*) FROM t")))
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute(CUT)
+        await database.write(lambda c: c.execute(text("INSERT INTO t VALUES (1)")))
+        assert await database.read(lambda c: c.execute(text("SELECT count(*) FROM t")).scalar()) == 1
+
+
+async def test_a_connection_cut_in_mid_work_runs_the_work_again(postgres_url: str) -> None:
+    runs = 0
+
+    def work(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        if runs == 1:
+            with psycopg.connect(postgres_url, autocommit=True) as admin:
+                admin.execute(CUT)
+        connection.execute(text("INSERT INTO t VALUES (2)"))
+
+    async with open_database(postgres_url) as database:
+        await database.write(lambda c: c.execute(text("CREATE TABLE t (a int)")))
+        await database.write(work)
+        assert runs == 2
+        assert await database.read(lambda c: list(c.execute(text("SELECT a FROM t ORDER BY a")).scalars())) == [1, 2]
+
+
+async def test_a_server_that_takes_no_connection_is_reported(postgres_cluster: str, postgres_url: str) -> None:
+    async with open_database(postgres_url) as database:
+        name = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
+        with psycopg.connect(postgres_cluster, autocommit=True) as admin:
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            for call in (database.read, database.write):
+                with pytest.raises(StoreError) as refused:
+                    await asyncio.wait_for(call(lambda c: c.execute(text("SELECT 1"))), 20)
+                assert refused.value.kind == "unavailable"
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await database.write(lambda c: c.execute(text("SELECT 1")))
+
+
+async def test_no_server_is_reported_at_once_without_the_password() -> None:
+    with pytest.raises(StoreError) as refused:
+        async with open_database("postgresql://plimsoll:secret@127.0.0.1:1/plimsoll"):
+            pass
+    assert refused.value.kind == "unavailable"
+    assert "secret" not in refused.value.message
