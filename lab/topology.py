@@ -1,0 +1,122 @@
+"""What the fake cloud says is attached where, and what must change in the fabric for it; pure, no I/O.
+
+The admin endpoint of the fake EC2 tells all interfaces at a revision. `read_state` makes ports of those that are
+plugged into an instance; `difference` says which ports and routes to take away and which to add.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+FIRST_DEVICE_NUMBER: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface plugged into an instance. `addresses` holds all of them, the primary one too."""
+
+    id: str
+    mac: str
+    instance_id: str
+    device_index: int
+    subnet_cidr: str
+    vpc_cidr: str
+    primary_address: str
+    addresses: frozenset[str]
+
+    @property
+    def device(self) -> str:
+        """Name of the device in its instance, as the Nitro instances of a VPC have it: ens5, ens6, ..."""
+        return f"ens{FIRST_DEVICE_NUMBER + self.device_index}"
+
+    @property
+    def router_device(self) -> str:
+        """Name of the router's end. The kernel takes 15 characters; the tail of an id is its random part."""
+        return "p" + self.id.removeprefix("eni-")[-14:]
+
+    @property
+    def gateway(self) -> str:
+        """The subnet's first address."""
+        return str(ipaddress.ip_network(self.subnet_cidr)[1])
+
+    @property
+    def prefix_length(self) -> int:
+        return ipaddress.ip_network(self.subnet_cidr).prefixlen
+
+    @property
+    def label(self) -> str:
+        """All but the addresses: what cannot change while the device stays. The router's end carries it as alias."""
+        fields = (self.id, self.mac, self.instance_id, self.device_index, self.subnet_cidr, self.vpc_cidr)
+        return " ".join(map(str, (*fields, self.primary_address)))
+
+
+@dataclass(frozen=True, slots=True)
+class CloudState:
+    """Everything plugged, by interface id, at one revision of the fake cloud."""
+
+    revision: int
+    ports: Mapping[str, Port]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Steps from one set of ports to another, in the order in which they must be taken."""
+
+    unplug: Sequence[Port]
+    plug: Sequence[Port]
+    unroute: Sequence[str]
+    # Address to interface id.
+    route: Mapping[str, str]
+    gateways: frozenset[str] = field(default_factory=frozenset)
+    vpc_cidrs: frozenset[str] = field(default_factory=frozenset)
+
+    def __bool__(self) -> bool:
+        return bool(self.unplug or self.plug or self.unroute or self.route)
+
+
+def read_state(document: Mapping[str, Any]) -> CloudState:
+    """Reads the answer of GET /_admin/state. Interfaces on their way in or out are not plugged."""
+    ports = {}
+    for row in document["interfaces"]:
+        if not row["instance_id"] or row["status"] != "in-use":
+            continue
+        addresses = list(row["addresses"])
+        primary = row["primary_address"] if "primary_address" in row else addresses[0]
+        ports[row["id"]] = Port(
+            id=row["id"],
+            mac=row["mac"].lower(),
+            instance_id=row["instance_id"],
+            device_index=int(row["device_index"]),
+            subnet_cidr=row["subnet_cidr"],
+            vpc_cidr=row["vpc_cidr"],
+            primary_address=primary,
+            addresses=frozenset([primary, *addresses]),
+        )
+    return CloudState(int(document["revision"]), ports)
+
+
+def read_label(label: str, addresses: frozenset[str]) -> Port:
+    """The port whose `label` it is, delivering `addresses`."""
+    identity, mac, instance_id, device_index, subnet_cidr, vpc_cidr, primary_address = label.split()
+    return Port(identity, mac, instance_id, int(device_index), subnet_cidr, vpc_cidr, primary_address, addresses)
+
+
+def difference(actual: Mapping[str, Port], wanted: Mapping[str, Port]) -> Difference:
+    """Compares two sets of ports. An address that moves between ports is routed anew, never unrouted in between."""
+    unplug = [port for key, port in actual.items() if key not in wanted or wanted[key].label != port.label]
+    gone = {port.id for port in unplug}
+    plug = [port for key, port in wanted.items() if key not in actual or key in gone]
+    routed = {address: key for key, port in actual.items() if key not in gone for address in port.addresses}
+    owed = {address: key for key, port in wanted.items() for address in port.addresses}
+    return Difference(
+        unplug=unplug,
+        plug=plug,
+        # Routes of an unplugged device vanish with it.
+        unroute=[address for address in routed if address not in owed],
+        route={address: key for address, key in owed.items() if routed.get(address) != key},
+        gateways=frozenset(port.gateway for port in wanted.values()),
+        vpc_cidrs=frozenset(port.vpc_cidr for port in wanted.values()),
+    )
