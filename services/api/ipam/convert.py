@@ -1,0 +1,160 @@
+"""IPAM messages <-> the domain's model, for nodes and their pools. What workers exchange is in convert_work.py.
+
+Conversion decides nothing: a field that is unset takes the value of `defaults`, which the caller gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ipam.errors import InvalidInput
+from ipam.model import AddressState, NodeSpec, PoolInterface, Usage, Watermarks
+from services.api.ipam.v1 import ipam_pb2 as pb
+
+STATE_TO_PB: Final = {
+    AddressState.AVAILABLE: pb.ADDRESS_STATE_AVAILABLE,
+    AddressState.IN_USE: pb.ADDRESS_STATE_IN_USE,
+    AddressState.COOLING: pb.ADDRESS_STATE_COOLING,
+    AddressState.MARKED: pb.ADDRESS_STATE_MARKED,
+    AddressState.READY: pb.ADDRESS_STATE_READY,
+    AddressState.RELEASING: pb.ADDRESS_STATE_RELEASING,
+}
+STATE_FROM_PB: Final = {number: state for state, number in STATE_TO_PB.items()}
+
+
+def timestamp(at: float) -> Timestamp | None:
+    """Seconds since the epoch; 0 means unknown and is left unset."""
+    return Timestamp(seconds=int(at), nanos=int(at % 1 * 1e9)) if at > 0 else None
+
+
+def seconds(message: Timestamp) -> float:
+    return message.seconds + message.nanos / 1e9
+
+
+def watermarks_from(message: pb.Watermarks, defaults: Watermarks) -> Watermarks:
+    return Watermarks(
+        pre_allocate=message.pre_allocate if message.HasField("pre_allocate") else defaults.pre_allocate,
+        min_allocate=message.min_allocate,
+        max_allocate=message.max_allocate,
+        max_above_watermark=message.max_above_watermark,
+    )
+
+
+def watermarks_to(marks: Watermarks) -> pb.Watermarks:
+    return pb.Watermarks(
+        pre_allocate=marks.pre_allocate,
+        min_allocate=marks.min_allocate,
+        max_allocate=marks.max_allocate,
+        max_above_watermark=marks.max_above_watermark,
+    )
+
+
+def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
+    """Raises InvalidInput for a node without name or instance."""
+    for field in ("name", "instance_id"):
+        if not getattr(message, field):
+            raise InvalidInput(
+                f"the node says no {field}", field=f"node.{field}", remedy="set it in the node's settings"
+            )
+    marks = defaults.watermarks
+    if message.HasField("watermarks"):
+        marks = watermarks_from(message.watermarks, marks)
+    spec = replace(
+        defaults,
+        name=message.name,
+        instance_id=message.instance_id,
+        instance_type=message.instance_type,
+        watermarks=marks,
+        subnet_ids=tuple(message.subnet_ids) or defaults.subnet_ids,
+        subnet_tags=dict(message.subnet_tags) or defaults.subnet_tags,
+        security_group_ids=tuple(message.security_group_ids) or defaults.security_group_ids,
+        security_group_tags=dict(message.security_group_tags) or defaults.security_group_tags,
+        exclude_interface_tags=dict(message.exclude_interface_tags) or defaults.exclude_interface_tags,
+        labels=dict(message.labels),
+    )
+    if message.HasField("first_interface_index"):
+        spec = replace(spec, first_interface_index=message.first_interface_index)
+    if message.HasField("delete_on_termination"):
+        spec = replace(spec, delete_on_termination=message.delete_on_termination)
+    if message.HasField("release_excess"):
+        spec = replace(spec, release_excess=message.release_excess)
+    return spec
+
+
+def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
+    return pb.NodeSpec(
+        name=spec.name,
+        instance_id=spec.instance_id,
+        instance_type=spec.instance_type,
+        watermarks=watermarks_to(spec.watermarks),
+        first_interface_index=spec.first_interface_index,
+        subnet_ids=spec.subnet_ids,
+        subnet_tags=spec.subnet_tags,
+        security_group_ids=spec.security_group_ids,
+        security_group_tags=spec.security_group_tags,
+        exclude_interface_tags=spec.exclude_interface_tags,
+        delete_on_termination=spec.delete_on_termination,
+        release_excess=spec.release_excess,
+        labels=spec.labels,
+    )
+
+
+def usage_from(message: pb.Usage) -> Usage:
+    return Usage(
+        in_use=frozenset(message.in_use),
+        cooling=frozenset(message.cooling),
+        ready=frozenset(message.ready),
+        refused=frozenset(message.refused),
+        pending_pods=message.pending_pods,
+        sequence=message.sequence,
+    )
+
+
+def usage_to(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        in_use=sorted(usage.in_use),
+        cooling=sorted(usage.cooling),
+        ready=sorted(usage.ready),
+        refused=sorted(usage.refused),
+        pending_pods=usage.pending_pods,
+        sequence=usage.sequence,
+    )
+
+
+def interface_from(message: pb.Interface) -> PoolInterface:
+    return PoolInterface(
+        id=message.id,
+        mac=message.mac,
+        device_index=message.device_index,
+        subnet_id=message.subnet_id,
+        subnet_cidr=message.subnet_cidr,
+        gateway=message.gateway,
+        primary_address=message.primary_address,
+        vpc_id=message.vpc_id,
+        zone=message.zone,
+        vpc_cidrs=tuple(message.vpc_cidrs),
+        security_group_ids=tuple(message.security_group_ids),
+        addresses={each.address: STATE_FROM_PB.get(each.state, AddressState.AVAILABLE) for each in message.addresses},
+    )
+
+
+def interface_to(interface: PoolInterface) -> pb.Interface:
+    return pb.Interface(
+        id=interface.id,
+        mac=interface.mac,
+        device_index=interface.device_index,
+        subnet_id=interface.subnet_id,
+        subnet_cidr=interface.subnet_cidr,
+        gateway=interface.gateway,
+        primary_address=interface.primary_address,
+        addresses=[
+            pb.Address(address=address, state=STATE_TO_PB[state]) for address, state in interface.addresses.items()
+        ],
+        security_group_ids=interface.security_group_ids,
+        vpc_cidrs=interface.vpc_cidrs,
+        vpc_id=interface.vpc_id,
+        zone=interface.zone,
+    )
