@@ -1,0 +1,14 @@
+"""What the kernel must hold so that packets of pods find their way: the domain, without transport.
+
+The map:
+
+    errors.py       what can go wrong, one tree
+    model.py        frozen facts: endpoints, cloud links, routes, rules; and how ours are told from others'
+    ports.py        what the node daemon consumes
+    netlink.py      many requests in one system call, each with its own answer
+    observe.py      what the kernel holds, as facts
+    namespaces.py   visiting a pod's network namespace
+    endpoints/      veth pairs, addresses and host routes of pods
+    routes/         cloud interfaces, tables and rules: plan.py is pure, kernel.py observes and applies
+    testing.py      fakes of the ports, shipped
+"""

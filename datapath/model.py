@@ -1,0 +1,161 @@
+"""Facts of the datapath as frozen dataclasses; no I/O. Addresses and MACs are canonical text.
+
+What is ours in a kernel that others configure too is told apart by these numbers, and nothing else is ever removed:
+protocol PROTOCOL on routes, rules, addresses and neighbours; tables from TABLE_BASE on; two rule priorities; host
+devices whose name starts with HOST_PREFIX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_address
+from typing import Final
+
+PROTOCOL: Final = 80
+TABLE_BASE: Final = 20000
+TABLES: Final = 256
+# Pods of this node and host routes of its administrator come before any cloud interface's table.
+LOCAL_RULE_PRIORITY: Final = 5000
+SOURCE_RULE_PRIORITY: Final = 5010
+# Lookup order within main: a pod's own route wins over this one, which stands in for it while no pod has the address.
+IDLE_ROUTE_METRIC: Final = 4_000_000
+HOST_PREFIX: Final = "plm"
+# Next hop of every pod. It exists as a permanent neighbour in the pod only, so nobody can quarrel over it.
+POD_GATEWAY: Final = "169.254.1.1"
+# MAC of the host's end of every pod's veth. Each veth is a link of its own, so one serves all.
+HOST_MAC: Final = "0e:50:4c:4d:00:01"
+
+
+def host_device(container_id: str, interface_name: str) -> str:
+    """Name of the host's end: the same for the same container interface on every start of every release."""
+    return HOST_PREFIX + hashlib.sha256(f"{container_id}/{interface_name}".encode()).hexdigest()[:11]
+
+
+def pod_mac(address: str) -> str:
+    """MAC of a pod: locally administered, made of its address, so that it needs no store."""
+    packed = ip_address(address).packed[-4:]
+    return "0e:58:" + ":".join(f"{byte:02x}" for byte in packed)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One interface of one pod as it should be in the kernel.
+
+    :ivar host_device: name of the host's end of the veth pair.
+    :ivar netns: path of the pod's network namespace.
+    :ivar device: name of the pod's end.
+    :ivar mtu: bytes; 0: the kernel's default.
+    """
+
+    host_device: str
+    netns: str
+    device: str
+    address: str
+    mac: str
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CloudLink:
+    """A cloud interface that carries pods: how to find it in the kernel and how to route from it.
+
+    :ivar name: the cloud's id, for messages.
+    :ivar device_index: the cloud's index; picks the routing table.
+    :ivar gateway: next hop, the first address of the subnet.
+    :ivar primary_address: the interface's own address. Set on the device if it lacks it, but for index 0, whose
+        configuration is the host's business.
+    :ivar addresses: the pods' addresses that the cloud delivers here.
+    """
+
+    name: str
+    mac: str
+    device_index: int
+    gateway: str
+    primary_address: str
+    addresses: frozenset[str]
+
+    @property
+    def table(self) -> int:
+        return TABLE_BASE + self.device_index
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device as the kernel tells it. `kind`: "veth", "vlan", ...; empty for hardware."""
+
+    index: int
+    name: str
+    mac: str
+    up: bool
+    mtu: int
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Route:
+    """`gateway` empty: on the link. `device_index` 0: unreachable."""
+
+    destination: str
+    prefix_length: int
+    table: int
+    link_index: int
+    gateway: str = ""
+    metric: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rule:
+    """`source` empty: from anywhere. `suppress_length`: results with a prefix this short or shorter are passed over."""
+
+    priority: int
+    table: int
+    source: str = ""
+    suppress_length: int = -1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProxyNeighbour:
+    """The node answers for a pod's address on the interface that the cloud delivers it to."""
+
+    address: str
+    link_index: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LinkAddress:
+    address: str
+    link_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingState:
+    """Everything of ours that is, or should be, in the kernel besides the pods' own devices and routes."""
+
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    proxies: frozenset[ProxyNeighbour] = frozenset()
+    addresses: frozenset[LinkAddress] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingReport:
+    """What a reconcile found and did.
+
+    :ivar devices: kernel names of the cloud interfaces that are in force, by their id.
+    :ivar mtus: MTU of those, in bytes.
+    :ivar problems: why others are not, by id.
+    :ivar added: objects put into the kernel.
+    :ivar removed: objects taken out of it.
+    """
+
+    devices: Mapping[str, str] = field(default_factory=dict)
+    mtus: Mapping[str, int] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    added: int = 0
+    removed: int = 0
+
+
+def is_ipv4(address: str) -> bool:
+    return isinstance(ip_address(address), IPv4Address)

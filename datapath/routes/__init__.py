@@ -1,0 +1,1 @@
+"""The node's side of the cloud interfaces: plan.py says what the kernel should hold, kernel.py brings it there."""

@@ -1,0 +1,98 @@
+"""Fakes of the ports: a kernel in memory that remembers what it was told, and refuses on demand."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Sequence
+
+from datapath.errors import DatapathError, NamespaceGone, NotWired
+from datapath.model import CloudLink, Endpoint, RoutingReport
+
+
+class FakeEndpoints:
+    """Implements ports.Endpoints. `fail_next`: raised by the next `wire`. `gone`: namespaces that do not exist."""
+
+    def __init__(self) -> None:
+        self.wired: dict[str, Endpoint] = {}
+        self.wire_calls = 0
+        self.fail_next: DatapathError | None = None
+        self.gone: set[str] = set()
+        self.prepared = False
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        self.prepared = True
+
+    def wire(self, endpoint: Endpoint) -> None:
+        with self._lock:
+            self.wire_calls += 1
+            if self.fail_next is not None:
+                error, self.fail_next = self.fail_next, None
+                raise error
+            if endpoint.netns in self.gone:
+                raise NamespaceGone(f"network namespace {endpoint.netns!r} cannot be opened", field="CNI_NETNS")
+            self.wired[endpoint.host_device] = endpoint
+
+    def unwire(self, host_device: str, address: str) -> None:
+        with self._lock:
+            self.wired.pop(host_device, None)
+
+    def check(self, endpoint: Endpoint) -> None:
+        if self.wired.get(endpoint.host_device) != endpoint:
+            raise NotWired(f"{endpoint.host_device} is missing on the node")
+
+    def restore(self, endpoints: Collection[Endpoint]) -> Sequence[str]:
+        missing = [one for one in endpoints if one.host_device not in self.wired]
+        for one in missing:
+            self.wired[one.host_device] = one
+        return [f"{one.host_device} for {one.address} was missing and is back" for one in missing]
+
+
+class FakeDeviceEvents:
+    """Implements ports.DeviceEvents; `fire` makes it readable."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def fire(self) -> None:
+        os.eventfd_write(self._descriptor, 1)
+
+    def drain(self) -> bool:
+        try:
+            return os.eventfd_read(self._descriptor) > 0
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class FakeRouting:
+    """Implements ports.Routing. `absent`: MACs that no device has."""
+
+    def __init__(self) -> None:
+        self.links: tuple[CloudLink, ...] = ()
+        self.absent: set[str] = set()
+        self.reconciles = 0
+        self.last_events: FakeDeviceEvents | None = None
+
+    def reconcile(self, links: Collection[CloudLink]) -> RoutingReport:
+        self.reconciles += 1
+        self.links = tuple(links)
+        there = [one for one in links if one.mac not in self.absent]
+        return RoutingReport(
+            devices={one.name: f"eth{one.device_index}" for one in there},
+            mtus={one.name: 9001 for one in there},
+            problems={one.name: f"no device of this node has the MAC {one.mac}" for one in links if one not in there},
+        )
+
+    def events(self) -> FakeDeviceEvents:
+        self.last_events = FakeDeviceEvents()
+        return self.last_events
+
+    def node_addresses(self) -> Sequence[str]:
+        return ["10.0.0.5"]
