@@ -1,0 +1,14 @@
+"""One module a command group, each with an `app`.
+
+The map:
+
+    status.py       plimsoll status
+    nodes.py        plimsoll nodes list|show|delete
+    pods.py         plimsoll pods list
+    ipam.py         plimsoll ipam pool list|show, status, resync, intents, explain
+    queue.py        plimsoll queue dead-letters list|show|replay
+    pki.py          plimsoll pki init|issue|show|renew
+    config.py       plimsoll config check|fields
+    completion.py   plimsoll completion bash|zsh|fish
+    version.py      plimsoll version
+"""

@@ -1,0 +1,192 @@
+"""plimsoll ipam pool list|show, status, resync, intents, explain"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.options import ContextFile, IpamName, Json, group
+
+if TYPE_CHECKING:
+    from services.cli.views import View
+
+app = group("Pools of addresses, and why a node or pod has none.")
+pool_app = group("Pools of nodes.")
+app.add_typer(pool_app, name="pool", rich_help_panel=None)
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", show_default=False)]
+
+
+@pool_app.command("list")
+def pool_list(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
+    """List the pool of each node: attached, used, needed and its limits."""
+    from services.cli import context as contexts
+    from services.cli.pools import pools
+    from services.cli.render import Table, show
+
+    found = pools(contexts.current(context), service)
+    columns = {
+        "node": "node",
+        "connected": "connected",
+        "type": "instance_type",
+        "interfaces": lambda item: f"{item['interface_count']}/{item['interface_limit']}",
+        "attached": "attached",
+        "used": "in_use",
+        "cooling": "cooling",
+        "needed": "needed",
+        "excess": "excess",
+        "capacity": "capacity",
+        "waiting": "pending_pods",
+        "intents": "open_intents",
+        "last error": "last_error",
+    }
+    show(found, json, Table.of(found, columns, empty="no node has announced itself"))
+
+
+@pool_app.command("show")
+def pool_show(node: Node, service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
+    """Show one node's pool: each interface, each address with its state."""
+    from services.cli import context as contexts
+    from services.cli.pools import POOL_PAIRS, pool
+    from services.cli.render import Table, age, show
+
+    found = pool(contexts.current(context), node, service)
+    pairs = {key: found[key] for key in ("instance_id", "instance_type", "zone", *POOL_PAIRS)}
+    interfaces: list[View] = found["interfaces"]
+    columns = {
+        "interface": "id",
+        "index": "device_index",
+        "subnet": "subnet_id",
+        "cidr": "subnet_cidr",
+        "primary": "primary_address",
+        "gateway": "gateway",
+        "addresses": lambda item: _states(item),
+    }
+    addresses = [{**one, "interface": interface["id"]} for interface in interfaces for one in interface["addresses"]]
+    show(
+        found,
+        json,
+        Table.of_pairs(
+            {**pairs, "watermarks": found["watermarks"], "last_synced": age(found["last_synced_at"])},
+            title=f"pool of {node}",
+        ),
+        Table.of(interfaces, columns, title="interfaces", empty="no interfaces yet"),
+        Table.of(
+            addresses,
+            {"address": "address", "state": "state", "interface": "interface"},
+            title="addresses",
+            empty="no addresses yet",
+        ),
+    )
+
+
+@app.command()
+def status(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
+    """Show each IPAM service: leader, nodes, cloud calls by operation, subnets."""
+    from services.cli import context as contexts
+    from services.cli.overview import ipam_statuses
+    from services.cli.render import Table, age, show
+
+    found = ipam_statuses(contexts.current(context), service)
+    tables: list[Table | str] = []
+    for one in found:
+        pairs = {key: value for key, value in one.items() if key not in ("operations", "subnets", "last_resync_at")}
+        tables += [
+            Table.of_pairs({**pairs, "last_resync": age(one["last_resync_at"])}, title=one["service"]),
+            Table.of(
+                one["operations"],
+                {key: key for key in ("operation", "calls", "throttled", "failed")},
+                title="cloud calls",
+                empty="none yet",
+            ),
+            Table.of(
+                one["subnets"],
+                {
+                    **{key: key for key in ("id", "cidr", "zone", "free")},
+                    "blocked": lambda item: age(item["blocked_until"]),
+                    "why": "blocked_why",
+                },
+                title="subnets",
+                empty="none seen yet",
+            ),
+        ]
+    show(found, json, *tables)
+
+
+@app.command()
+def resync(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
+    """Ask for a full comparison with the cloud now."""
+    from services.api.ipam.v1.ipam_pb2 import ResyncRequest
+    from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
+    from services.cli import context as contexts
+    from services.cli.connect import DEADLINE_S, stub_of
+    from services.cli.render import show
+
+    asked = []
+    for one in contexts.current(context).need_ipam(service):
+        with stub_of(one, IpamServiceStub) as stub:
+            answer = stub.Resync(ResyncRequest(), timeout=DEADLINE_S)
+        asked.append({"service": one.name, "intent_id": answer.intent_id})
+    show(asked, json, "\n".join(f"{one['service']}: intent {one['intent_id']} is under way" for one in asked))
+
+
+@app.command()
+def intents(
+    node: Annotated[str, typer.Option(metavar="NODE", help="Intents of this node only.", show_default=False)] = "",
+    service: IpamName = None,
+    context: ContextFile = None,
+    json: Json = False,
+) -> None:
+    """List the work that is owed to the cloud."""
+    from services.api.ipam.v1.ipam_pb2 import ListIntentsRequest
+    from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
+    from services.cli import context as contexts
+    from services.cli.connect import pages, stub_of
+    from services.cli.render import Table, aged, show
+    from services.cli.views import intent_view
+
+    found: list[View] = []
+    for one in contexts.current(context).need_ipam(service):
+        with stub_of(one, IpamServiceStub) as stub:
+            listed = pages(stub.ListIntents, ListIntentsRequest(node=node), lambda answer: answer.intents)
+            found.extend(intent_view(one.name, intent) for intent in listed)
+    columns = {
+        "intent": "id",
+        "kind": "kind",
+        "node": "node",
+        "want": "want",
+        "steps": lambda item: f"{sum(step['result'] is not None for step in item['steps'])}/{len(item['steps'])}",
+        "attempts": "attempts",
+        "age": aged("created_at"),
+        "due": aged("not_before"),
+        "held by": "holder",
+        "last error": "last_error",
+    }
+    show(found, json, Table.of(found, columns, empty="nothing is owed to the cloud"))
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(metavar="NODE|POD", help="Node, pod as namespace/name, or container id.")],
+    context: ContextFile = None,
+    json: Json = False,
+) -> None:
+    """Say why a node or a pod has, or has not, the addresses it should have. Exits 1 if there is a problem."""
+    from services.cli import context as contexts
+    from services.cli.errors import EXIT_PROBLEM
+    from services.cli.explain import explain as explained
+    from services.cli.render import Table, show
+
+    found = explained(contexts.current(context), what)
+    columns = {key: key for key in ("level", "subject", "message", "remedy", "asked")}
+    head = f"{found['kind']} {what}" + (f" on node {found['node']}" if found["kind"] == "pod" and found["node"] else "")
+    show(found, json, Table.of(found["findings"], columns, title=head, empty="nothing to say"))
+    if any(one["level"] == "problem" for one in found["findings"]):
+        raise typer.Exit(EXIT_PROBLEM)
+
+
+def _states(interface: View) -> str:
+    counted = Counter(one["state"] for one in interface["addresses"])
+    return ", ".join(f"{count} {state}" for state, count in sorted(counted.items())) or "none"

@@ -1,0 +1,114 @@
+"""Why a node or a pod has, or has not, its addresses: asks everybody who may know, nearest to the pod first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from services.api.ipam.v1.ipam_pb2 import ExplainRequest as PoolExplainRequest
+from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
+from services.api.node.v1.node_pb2 import ExplainRequest as NodeExplainRequest
+from services.api.node.v1.node_pb2_grpc import NodeServiceStub
+from services.cli.connect import DEADLINE_S, ask_all, stub_of
+from services.cli.context import Context, Service
+from services.cli.endpoints import from_registry
+from services.cli.errors import CliError, Unknown
+from services.cli.views import View, finding_view, findings_of_node, findings_of_pool
+
+
+def explain(context: Context, what: str) -> View:
+    """Findings about a node, or about a pod given as namespace/name, container id, or container id/interface.
+
+    A service that cannot be asked becomes a finding. Raises Unknown if nobody knows `what`.
+    """
+    node: View | None = None
+    if "/" not in what:
+        known, node = _node(context, what)
+        if known and node is not None:
+            return node
+    if (found := _pod(context, what) or node) is not None:
+        return found
+    raise Unknown(
+        f"nobody knows a node or a pod {what}",
+        remedy="`plimsoll nodes list` and `plimsoll pods list` name them; a pod that waits is known to its node alone",
+    )
+
+
+def _node(context: Context, name: str) -> tuple[bool, View | None]:
+    """Whether it is a node for sure, and what is to be said of it; None if there is no sign of such a node."""
+    known, pool = _ask_pools(context, name)
+    if name not in context.nodes and not pool:
+        return False, None
+    local = _ask_nodes(context, [name], "")[1]
+    pool = pool or [_silent(name, "no IPAM service knows this node", "is the daemon's `ipam` target set?")]
+    found = {"kind": "node", "name": name, "node": name, "pod": None, "findings": [*pool, *local]}
+    return bool(known) or name in context.nodes, found
+
+
+def _pod(context: Context, what: str) -> View | None:
+    endpoint, findings = _find(context, what)
+    asked = [endpoint["node"]] if endpoint else list(context.nodes)
+    node, local = _ask_nodes(context, asked, what)
+    if endpoint is not None:
+        node = endpoint["node"]
+        text = f"{endpoint['pod'] or endpoint['id']} has {', '.join(endpoint['addresses']) or 'no address'} on {node}"
+        findings.append(finding_view("registry", "ok" if endpoint["addresses"] else "waiting", "lease", text, ""))
+    if not node and not findings and not local:
+        return None
+    pool = _ask_pools(context, node)[1] if node else []
+    return {"kind": "pod", "name": what, "node": node, "pod": endpoint, "findings": [*findings, *local, *pool]}
+
+
+def _find(context: Context, what: str) -> tuple[View | None, list[View]]:
+    """The pod at the registry, and what is to be said of the asking."""
+    if context.registry is None:
+        return None, []
+    try:
+        endpoints = from_registry(context)
+    except CliError as error:
+        return None, [_silent("registry", error.message, error.remedy)]
+    for one in endpoints:
+        if what in (one["pod"], one["id"], one["id"].partition("/")[0]):
+            return one, []
+    return None, []
+
+
+def _ask_pools(context: Context, node: str) -> tuple[str, list[View]]:
+    """Which IPAM service knows a node, or "", and what all of them say of it."""
+
+    def ask(service: Service) -> list[View]:
+        with stub_of(service, IpamServiceStub) as stub:
+            return findings_of_pool(
+                service.name, stub.Explain(PoolExplainRequest(node=node), timeout=DEADLINE_S).findings
+            )
+
+    return _gather(list(context.ipam.values()), ask)
+
+
+def _ask_nodes(context: Context, names: Sequence[str], pod: str) -> tuple[str, list[View]]:
+    """What the daemons of those nodes say of a pod, or of the next one; and which of them knows it, or ""."""
+
+    def ask(service: Service) -> list[View]:
+        with stub_of(service, NodeServiceStub) as stub:
+            answer = stub.Explain(NodeExplainRequest(pod=pod), timeout=DEADLINE_S)
+        return findings_of_node(service.name, answer.findings)
+
+    return _gather([context.nodes[name] for name in names if name in context.nodes], ask)
+
+
+def _gather(services: list[Service], ask: Callable[[Service], list[View]]) -> tuple[str, list[View]]:
+    """The first service that knows, or "", and all findings, the silence of those that cannot be asked included."""
+    known = ""
+    findings: list[View] = []
+    for service, answer in zip(services, ask_all(services, ask), strict=True):
+        if isinstance(answer, Unknown):
+            continue
+        if isinstance(answer, CliError):
+            findings.append(_silent(service.name, answer.message, answer.remedy))
+            continue
+        known = known or service.name
+        findings += answer
+    return known, findings
+
+
+def _silent(asked: str, message: str, remedy: str) -> View:
+    return finding_view(asked, "problem", "service", message, remedy)

@@ -1,0 +1,59 @@
+"""Settings classes of the services: which there are, what can be set, what is wrong with a file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import services
+from services.cli.errors import Unknown
+from services.cli.views import View
+from services.runtime import settings_load
+from services.runtime.settings import ServiceSettings, SettingsError, load
+
+
+def names() -> list[str]:
+    """Services that can be started, as they are called on the command line."""
+    root = Path(next(iter(services.__path__)))
+    return sorted(one.parent.name.replace("_", "-") for one in root.glob("*/__main__.py"))
+
+
+def settings_class(service: str) -> type[ServiceSettings]:
+    """Raises Unknown for what is no service."""
+    if service not in names():
+        raise Unknown(f"there is no service {service}", remedy=f"choose one of: {', '.join(names())}")
+    module = importlib.import_module(f"services.{service.replace('-', '_')}.settings")
+    found: type[ServiceSettings] = module.Settings
+    return found
+
+
+def problems(service: str, config: Path) -> list[View]:
+    """What keeps the service from starting with this file and this environment; empty if nothing does."""
+    try:
+        load(settings_class(service), ["--config", str(config)], name=service)
+    except SettingsError as error:
+        found = []
+        for line in error.message.splitlines():
+            field, _, message = line.partition(": ")
+            found.append({"field": field, "message": message})
+        return found
+    return []
+
+
+def fields(service: str) -> list[View]:
+    """Every setting of a service, in the order of its class."""
+    cls = settings_class(service)
+    found = []
+    for dotted, field in settings_load.fields_of(cls):
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        found.append(
+            {
+                "field": dotted,
+                "required": field.is_required(),
+                "accepted": settings_load._accepted(field),
+                "default": None if default is None else settings_load._shown(field, default),
+                "environment": settings_load._variable(cls, dotted),
+                "meaning": field.description or "",
+            }
+        )
+    return found

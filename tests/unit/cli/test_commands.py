@@ -1,0 +1,270 @@
+"""What the commands answer about a site, and how they end when something is wrong with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.api.ipam.v1 import ipam_pb2
+from services.api.node.v1 import node_pb2
+from services.api.registry.v1 import registry_pb2
+
+EVERY_READ = [
+    ("status",),
+    ("nodes", "list"),
+    ("nodes", "show", "node-1"),
+    ("pods", "list"),
+    ("pods", "list", "--local"),
+    ("ipam", "pool", "list"),
+    ("ipam", "pool", "show", "node-1"),
+    ("ipam", "status"),
+    ("ipam", "intents"),
+    ("ipam", "explain", "node-1"),
+    ("ipam", "explain", "shop/web-1"),
+    ("queue", "dead-letters", "list"),
+]
+
+
+@pytest.mark.parametrize("args", EVERY_READ, ids=" ".join)
+def test_every_command_answers_people_and_programs(plimsoll, site, args: tuple[str, ...]) -> None:
+    people, programs = plimsoll(*args), plimsoll(*args, "--json")
+    assert people.code == programs.code == 0
+    assert people.out.strip()
+    assert programs.json is not None
+    assert people.err == programs.err == ""
+
+
+@pytest.mark.parametrize("args", EVERY_READ, ids=" ".join)
+def test_every_command_says_when_nothing_can_be_reached(plimsoll, site, args: tuple[str, ...]) -> None:
+    site.stop()
+    answer = plimsoll(*args, "--json")
+    if args[:2] == ("ipam", "explain"):
+        assert answer.code == 1, "what cannot be asked is a finding"
+        assert any("cannot be reached" in one["message"] for one in answer.json["findings"])
+        return
+    assert answer.code == 3
+    assert answer.out == ""
+    assert answer.error["kind"] == "unreachable"
+    assert str(site.folder) in answer.error["message"], "the target is named"
+    assert answer.error["remedy"]
+    assert "Traceback" not in plimsoll(*args).err
+
+
+class TestStatus:
+    def test_all_is_well(self, plimsoll, site) -> None:
+        answer = plimsoll("status", "--json").json
+        assert answer["ok"] is True
+        assert answer["nodes"] == {"total": 2, "ready": 2, "lost": 0, "pods": 1}
+        assert [row["name"] for row in answer["services"]] == ["registry", "ipam-aws", "node-1"]
+        assert answer["problems"] == []
+
+    def test_one_service_down_is_bad_news_and_the_rest_still_answers(self, plimsoll, site) -> None:
+        site.stop("ipam-aws")
+        answer = plimsoll("status", "--json")
+        assert answer.code == 1
+        states = {row["name"]: row["up"] for row in answer.json["services"]}
+        assert states == {"registry": True, "ipam-aws": False, "node-1": True}
+        assert answer.json["problems"][0]["subject"] == "ipam-aws"
+        assert "systemctl status plimsoll-ipam-aws" in answer.json["problems"][0]["remedy"]
+
+    def test_what_went_wrong_inside_is_told(self, plimsoll, site) -> None:
+        site.registry.nodes["node-2"].state = registry_pb2.NODE_STATE_LOST
+        site.ipam.status.leader = False
+        site.ipam.status.dead_letters = 2
+        site.node.status.waiting_pods = 1
+        site.node.status.interfaces.append(node_pb2.InterfaceStatus(id="eni-1", problem="no device with its MAC"))
+        answer = plimsoll("status", "--json")
+        assert answer.code == 1
+        assert [one["subject"] for one in answer.json["problems"]] == [
+            "node-2", "leader", "ipam-aws", "node-1", "node-1",
+        ]  # fmt: skip
+        assert "heartbeat is overdue" in plimsoll("status").out
+
+
+class TestNodes:
+    def test_pages_are_put_together(self, plimsoll, site) -> None:
+        for number in range(5):
+            site.registry.nodes[f"extra-{number}"] = registry_pb2.Node(name=f"extra-{number}")
+        assert len(plimsoll("nodes", "list", "--json").json) == 7
+
+    def test_a_node_is_shown_with_its_pool_and_pods(self, plimsoll, site) -> None:
+        node = plimsoll("nodes", "show", "node-1", "--json").json
+        assert node["state"] == "ready"
+        assert node["pool"]["attached"] == 2
+        assert node["pods"][0]["pod"] == "shop/web-1"
+
+    def test_a_node_without_pool_is_shown_all_the_same(self, plimsoll, site) -> None:
+        site.stop("ipam-aws")
+        node = plimsoll("nodes", "show", "node-2", "--json").json
+        assert node["pool"] is None
+        assert "cannot be reached" in node["pool_error"]
+
+    def test_an_unknown_node(self, plimsoll, site) -> None:
+        answer = plimsoll("nodes", "show", "node-9")
+        assert answer.code == 4
+        assert "no node node-9" in answer.err
+        assert "remedy: see the list" in answer.err
+
+    def test_a_node_that_lives_is_not_forgotten(self, plimsoll, site) -> None:
+        answer = plimsoll("nodes", "delete", "node-1", "--json")
+        assert answer.code == 5
+        assert answer.error["remedy"] == "stop its daemon first"
+        site.registry.nodes["node-1"].state = registry_pb2.NODE_STATE_LOST
+        assert plimsoll("nodes", "delete", "node-1", "--json").json == {"deleted": "node-1"}
+        assert "node-1" not in site.registry.nodes
+
+
+class TestPods:
+    def test_pods_of_one_node(self, plimsoll, site) -> None:
+        assert [one["addresses"] for one in plimsoll("pods", "list", "--node", "node-1", "--json").json] == [
+            ["10.0.1.9"]
+        ]
+        assert plimsoll("pods", "list", "--node", "node-2", "--json").json == []
+        assert "no pods on node node-2" in plimsoll("pods", "list", "--node", "node-2").out
+
+    def test_pods_of_an_unknown_node(self, plimsoll, site) -> None:
+        assert plimsoll("pods", "list", "--node", "node-9").code == 4
+
+    def test_pods_as_their_node_tells_while_the_registry_is_down(self, plimsoll, site) -> None:
+        site.stop("registry")
+        site.node.endpoints.append(
+            node_pb2.Endpoint(container_id="c0ffee", interface_name="eth0", pod="shop/web-1", address="10.0.1.9")
+        )
+        (pod,) = plimsoll("pods", "list", "--local", "--json").json
+        assert pod["id"] == "c0ffee/eth0"
+        assert pod["node"] == "node-1"
+        assert plimsoll("pods", "list", "--local", "--node", "node-2").code == 4
+
+
+class TestPool:
+    def test_addresses_have_states_in_words(self, plimsoll, site) -> None:
+        pool = plimsoll("ipam", "pool", "show", "node-1", "--json").json
+        assert pool["interfaces"][0]["addresses"] == [
+            {"address": "10.0.1.9", "state": "in-use"},
+            {"address": "10.0.1.10", "state": "available"},
+        ]
+        assert pool["watermarks"]["pre_allocate"] == 8
+        assert pool["last_synced_at"] == "2023-11-14T22:13:20Z"
+        text = plimsoll("ipam", "pool", "show", "node-1").out
+        assert "1 available, 1 in-use" in text
+
+    def test_an_unknown_node_and_an_unknown_service(self, plimsoll, site) -> None:
+        assert plimsoll("ipam", "pool", "show", "node-9").code == 4
+        answer = plimsoll("ipam", "pool", "list", "--service", "ipam-gcp")
+        assert answer.code == 4
+        assert "ipam-aws" in answer.err
+
+    def test_calls_and_subnets_of_a_service(self, plimsoll, site) -> None:
+        site.ipam.status.operations.add(operation="CreateNetworkInterface", calls=4, throttled=1)
+        site.ipam.status.subnets.add(id="subnet-1", cidr="10.0.1.0/24", free=200)
+        (status,) = plimsoll("ipam", "status", "--json").json
+        assert (status["api_calls"], status["throttled"]) == (4, 1)
+        assert status["subnets"][0]["blocked_until"] is None
+        assert "CreateNetworkInterface" in plimsoll("ipam", "status").out
+
+    def test_a_resync_is_asked_for(self, plimsoll, site) -> None:
+        assert plimsoll("ipam", "resync", "--json").json == [{"service": "ipam-aws", "intent_id": "i-resync"}]
+        site.ipam.status.leader = False
+        answer = plimsoll("ipam", "resync")
+        assert answer.code == 3
+        assert "ask it" in answer.err
+
+    def test_intents_with_their_steps(self, plimsoll, site) -> None:
+        step = ipam_pb2.Step(number=1, operation="assign-addresses", arguments='{"count": 4}')
+        site.ipam.intents = [
+            ipam_pb2.Intent(id="i-1", kind=ipam_pb2.INTENT_KIND_ALLOCATE, node="node-1", want=4, steps=[step])
+        ]
+        (intent,) = plimsoll("ipam", "intents", "--node", "node-1", "--json").json
+        assert intent["kind"] == "allocate"
+        assert intent["steps"][0]["arguments"] == {"count": 4}
+        assert intent["steps"][0]["result"] is None
+        assert "0/1" in plimsoll("ipam", "intents").out
+        assert plimsoll("ipam", "intents", "--node", "node-2", "--json").json == []
+
+
+class TestExplain:
+    def test_a_problem_is_bad_news(self, plimsoll, site) -> None:
+        site.ipam.findings["node-1"].append(
+            ipam_pb2.Finding(
+                level=ipam_pb2.FINDING_LEVEL_PROBLEM, subject="subnet", message="subnet-1 is full", remedy="add one"
+            )
+        )
+        answer = plimsoll("ipam", "explain", "node-1", "--json")
+        assert answer.code == 1
+        assert answer.json["kind"] == "node"
+        assert answer.json["findings"][-1] == {
+            "asked": "ipam-aws", "level": "problem", "subject": "subnet", "message": "subnet-1 is full",
+            "remedy": "add one",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["shop/web-1", "c0ffee", "c0ffee/eth0"])
+    def test_a_pod_is_asked_of_registry_node_and_pool(self, plimsoll, site, name: str) -> None:
+        site.node.findings[name] = [node_pb2.Finding(level="ok", subject="lease", message="journalled")]
+        answer = plimsoll("ipam", "explain", name, "--json").json
+        assert (answer["kind"], answer["node"]) == ("pod", "node-1")
+        assert [one["asked"] for one in answer["findings"]] == ["registry", "node-1", "ipam-aws"]
+
+    def test_a_pod_that_waits_is_known_to_its_node_only(self, plimsoll, site) -> None:
+        waits = node_pb2.Finding(level="waiting", subject="lease", message="the pool is empty")
+        site.node.findings["shop/web-2"] = [waits]
+        answer = plimsoll("ipam", "explain", "shop/web-2", "--json")
+        assert answer.code == 0
+        assert [(one["asked"], one["level"]) for one in answer.json["findings"]] == [
+            ("node-1", "waiting"),
+            ("ipam-aws", "ok"),
+        ]
+
+    def test_a_pod_is_found_while_the_pools_are_down(self, plimsoll, site) -> None:
+        site.stop("ipam-aws")
+        answer = plimsoll("ipam", "explain", "c0ffee", "--json")
+        assert answer.code == 1
+        assert (answer.json["kind"], answer.json["node"]) == ("pod", "node-1")
+
+    def test_nobody_knows_it(self, plimsoll, site) -> None:
+        for name in ("node-9", "shop/web-9"):
+            answer = plimsoll("ipam", "explain", name)
+            assert answer.code == 4
+            assert f"nobody knows a node or a pod {name}" in answer.err
+
+    def test_a_node_whose_daemon_runs_but_that_no_pool_knows(self, plimsoll, site) -> None:
+        site.ipam.findings.clear()
+        answer = plimsoll("ipam", "explain", "node-1", "--json")
+        assert answer.code == 1
+        assert "no IPAM service knows this node" in answer.json["findings"][0]["message"]
+
+
+class TestDeadLetters:
+    @pytest.fixture
+    def dead(self, site):
+        """Two intents that gave up."""
+        for id in ("d-1", "d-2"):
+            intent = ipam_pb2.Intent(id=f"i-{id}", kind=ipam_pb2.INTENT_KIND_ALLOCATE, node="node-1", attempts=20)
+            site.ipam.letters[id] = ipam_pb2.DeadLetter(id=id, intent=intent, why="the subnet does not exist")
+        return site
+
+    def test_the_list_is_bad_news(self, plimsoll, dead) -> None:
+        answer = plimsoll("queue", "dead-letters", "list", "--json")
+        assert answer.code == 1
+        assert [one["id"] for one in answer.json] == ["d-1", "d-2"]
+        assert "the subnet does not exist" in plimsoll("queue", "dead-letters", "list").out
+
+    def test_one_is_shown(self, plimsoll, dead) -> None:
+        assert plimsoll("queue", "dead-letters", "show", "d-1", "--json").json["intent"]["attempts"] == 20
+        assert "no step was taken" in plimsoll("queue", "dead-letters", "show", "d-1").out
+        assert plimsoll("queue", "dead-letters", "show", "d-9").code == 4
+
+    def test_one_is_replayed(self, plimsoll, dead) -> None:
+        answer = plimsoll("queue", "dead-letters", "replay", "d-2", "--json").json
+        assert answer == [{"id": "d-2", "service": "ipam-aws", "intent_id": "i-d-2"}]
+        assert dead.ipam.replayed == ["d-2"]
+
+    def test_all_are_replayed(self, plimsoll, dead) -> None:
+        assert len(plimsoll("queue", "dead-letters", "replay", "--all", "--json").json) == 2
+        assert "nothing gave up" in plimsoll("queue", "dead-letters", "replay", "--all").out
+
+    def test_nothing_is_replayed_when_one_is_unknown(self, plimsoll, dead) -> None:
+        assert plimsoll("queue", "dead-letters", "replay", "d-1", "d-9").code == 4
+        assert dead.ipam.replayed == []
+
+    @pytest.mark.parametrize("args", [(), ("d-1", "--all")])
+    def test_ids_or_all(self, plimsoll, dead, args: tuple[str, ...]) -> None:
+        assert plimsoll("queue", "dead-letters", "replay", *args).code == 2
