@@ -1,0 +1,129 @@
+"""Channels to other services: for asyncio, and for the threads of workers.
+
+    channel = aio_channel("10.0.0.5:7401", settings.tls, "service/registry")
+    channel = aio_channel("unix:/run/plimsoll/registry.sock", None)
+
+A call that is no stream has a deadline even if its caller sets none, is repeated when the transport failed (a server's
+own UNAVAILABLE is not: it says by RetryInfo when to try again), and needs the server to prove its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import grpc
+
+from services.runtime import pki, tracing
+from services.runtime.errors import RuntimeFault
+from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.settings import TlsSettings
+from services.runtime.tls import Material, TlsFiles, channel_credentials
+
+DEADLINE_S: Final = 10.0
+
+_SERVICE_CONFIG: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        # Stops repeating while most calls fail, so that a sick server is not beaten.
+        "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.5},
+    }
+)
+
+
+def aio_channel(
+    target: str, tls: TlsSettings | None, server_identity: str = "", *, deadline_s: float = DEADLINE_S
+) -> grpc.aio.Channel:
+    """A channel for the running event loop; closes with `async with` or `close()`.
+
+    :param target: "host:port" or "unix:/path".
+    :param tls: this process's files; None only for Unix sockets and servers with `insecure_loopback`.
+    :param server_identity: whom the server's certificate must name, such as "service/registry".
+    :param deadline_s: for calls whose caller sets none; streams have no limit.
+    """
+    credentials, options = _security(target, tls, server_identity)
+    interceptors = [*tracing.aio_client_interceptors(), _AioDeadline(deadline_s)]
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+
+
+def sync_channel(
+    target: str, tls: TlsSettings | None, server_identity: str = "", *, deadline_s: float = DEADLINE_S
+) -> grpc.Channel:
+    """The same for threads; see `aio_channel`."""
+    credentials, options = _security(target, tls, server_identity)
+    channel = (
+        grpc.insecure_channel(target, options=options)
+        if credentials is None
+        else grpc.secure_channel(target, credentials, options=options)
+    )
+    return grpc.intercept_channel(channel, *tracing.client_interceptors(), _Deadline(deadline_s))
+
+
+def _security(
+    target: str, tls: TlsSettings | None, server_identity: str
+) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, Any]]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.enable_retries", 1),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # Channels must not share connections: one that was made again after a rotation would get the old one.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if tls is None or target.startswith("unix:"):
+        return None, options
+    kind, _, name = server_identity.partition("/")
+    if kind not in ("service", "node") or not name:
+        raise RuntimeFault(
+            "invalid",
+            f"server_identity {server_identity!r} is not accepted: expected service/<name> or node/<name>",
+            field="server_identity",
+        )
+    material: Material = TlsFiles(tls.ca, tls.certificate, tls.key).current()
+    options.append(("grpc.ssl_target_name_override", pki.dns_name(material.trust_domain, kind, name)))
+    return channel_credentials(material), options
+
+
+class _Deadline(grpc.UnaryUnaryClientInterceptor):
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+
+    def intercept_unary_unary(
+        self, continuation: Callable[[grpc.ClientCallDetails, Any], Any], details: grpc.ClientCallDetails, request: Any
+    ) -> Any:
+        if details.timeout is None:
+            details = cast(Any, details)._replace(timeout=self._deadline_s)
+        return continuation(details, request)
+
+
+class _AioDeadline(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        if details.timeout is None:
+            details = cast(Any, details)._replace(timeout=self._deadline_s)
+        return await continuation(details, request)
