@@ -132,7 +132,8 @@ class Children:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop(*reversed(self._children))
+        # At once: each is made to find its neighbours gone.
+        await asyncio.gather(*(self.stop(name) for name in self._children))
 
     def __getitem__(self, name: str) -> Child:
         return self._children[name]

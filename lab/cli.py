@@ -1,0 +1,139 @@
+"""`plimsoll lab ...` and `python -m lab`: run a lab, clean up after a killed one, list labs, serve the fake EC2."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.options import LabOptions
+from lab.state import DEFAULT_NAME, DEFAULT_ROOT, LabError
+
+app = typer.Typer(
+    help="A whole Plimsoll on this machine: fake cloud, fabric, services, nodes and pods.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+_DEFAULTS = LabOptions()
+Name = Annotated[str, typer.Option("--name", help="Name of the lab; labs of different names run side by side.")]
+
+
+@app.command()
+def run(
+    nodes: Annotated[int, typer.Option(min=1, max=100, help="Nodes, a network namespace each.")] = _DEFAULTS.nodes,
+    pods: Annotated[int, typer.Option(min=0, max=2000, help="Pods, spread over the nodes.")] = _DEFAULTS.pods,
+    once: Annotated[bool, typer.Option("--once", help="Run, check, print a summary and end.")] = False,
+    name: Name = DEFAULT_NAME,
+    instance_type: Annotated[str, typer.Option(help="EC2 instance type of the nodes.")] = _DEFAULTS.instance_type,
+    pre_allocate: Annotated[int, typer.Option(min=0, help="Free addresses a node keeps.")] = _DEFAULTS.pre_allocate,
+    min_allocate: Annotated[int, typer.Option(min=0, help="Addresses a node holds at least.")] = 0,
+    max_allocate: Annotated[int, typer.Option(min=0, help="Addresses a node holds at most; 0: all it can.")] = 0,
+    max_above_watermark: Annotated[int, typer.Option(min=0, help="Addresses asked for beyond the need.")] = 0,
+    cooldown_s: Annotated[float, typer.Option(min=0, help="Rest of an address between two pods.")] = (
+        _DEFAULTS.cooldown_s
+    ),
+    release_delay_s: Annotated[float, typer.Option(min=0, help="How long an excess lasts before release.")] = (
+        _DEFAULTS.release_delay_s
+    ),
+    log_level: Annotated[str, typer.Option(help="Log level of the services.")] = _DEFAULTS.log_level,
+    keep_logs: Annotated[bool, typer.Option("--keep-logs", help="Leave the lab's folder behind.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary of --once as JSON.")] = False,
+) -> None:
+    """Run a lab until Ctrl-C, or check it once. Exit code 0: all good; 1: something failed; 2: wrong usage."""
+    import asyncio
+
+    from lab.run import run as run_lab
+
+    options = LabOptions(
+        name=name,
+        nodes=nodes,
+        pods=pods,
+        instance_type=instance_type,
+        pre_allocate=pre_allocate,
+        min_allocate=min_allocate,
+        max_allocate=max_allocate,
+        max_above_watermark=max_above_watermark,
+        cooldown_s=cooldown_s,
+        release_delay_s=release_delay_s,
+        log_level=log_level,
+        keep_logs=keep_logs,
+    )
+    _check_machine(options)
+    raise typer.Exit(asyncio.run(run_lab(options, once=once, as_json=as_json)))
+
+
+@app.command()
+def clean(name: Name = DEFAULT_NAME) -> None:
+    """Remove what a killed lab left: processes, namespaces, files. Refuses while the lab runs."""
+    from lab.state import clean as clean_lab
+
+    try:
+        found = clean_lab(name)
+    except LabError as err:
+        _fail(err)
+    typer.echo(f"cleaned up after the lab {name}" if found else f"there is nothing of a lab {name}")
+
+
+@app.command(name="list")
+def list_labs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the labs of this machine."""
+    import json
+
+    from lab.state import labs
+
+    found = labs()
+    if as_json:
+        rows = [
+            {
+                "name": name,
+                "running": held is not None,
+                "pid": held.pid if held else None,
+                "folder": str(DEFAULT_ROOT / name),
+            }
+            for name, held in found.items()
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not found:
+        typer.echo("no labs; `plimsoll lab run` starts one")
+    for name, held in found.items():
+        if held is None:
+            typer.echo(f"{name:<24} dead; `plimsoll lab clean --name {name}` removes its traces")
+        else:
+            minutes = (time.time() - held.since_at) / 60
+            typer.echo(f"{name:<24} running as process {held.pid} for {minutes:.0f} min")
+
+
+@app.command(name="fake-ec2", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def fake_ec2(
+    context: typer.Context, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8773
+) -> None:
+    """Serve the fake EC2 by itself, for any EC2 client; further options go to `python -m lab.fake_ec2`."""
+    import os
+    import sys
+
+    command = [sys.executable, "-m", "lab.fake_ec2", "--listen", f"127.0.0.1:{port}", *context.args]
+    os.execv(sys.executable, command)  # noqa: S606 - becomes the server
+
+
+def _check_machine(options: LabOptions) -> None:
+    """Says what is missing before anything is started."""
+    import os
+    import shutil
+
+    if os.geteuid() != 0:
+        _fail(LabError("a lab needs root, for its network namespaces", "run it with sudo"))
+    missing = [tool for tool in ("redis-server", "nsenter", "setpriv") if shutil.which(tool) is None]
+    if missing:
+        _fail(LabError(f"not installed: {', '.join(missing)}", "make setup"))
+    if options.pods and not Path(options.plugin).exists():
+        _fail(LabError(f"the CNI plugin is not built: {options.plugin} is missing", "make cni"))
+
+
+def _fail(err: LabError) -> None:
+    typer.secho(f"lab: {err.message}", fg="red", err=True)
+    if err.remedy:
+        typer.echo(f"     {err.remedy}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,311 @@
+"""A whole lab, from the lock to the last node; `async with Lab(options)` starts it and removes every trace of it.
+
+Start-up, what stands in one line at the same time:
+
+    folder and lock
+    namespaces, fabric, certificates · redis
+    fake EC2
+    registry · ipam-aws · worker · instances with their namespaces
+    node daemons
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final, Protocol, Self, TypeVar
+
+import grpc
+from aiohttp import ClientError
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lab.ec2_admin import Ec2Admin
+from lab.fabric import Fabric, Segment
+from lab.options import LabOptions
+from lab.outside import SourceLog
+from lab.pods import Plugin, Pod, Pods
+from lab.processes import Children
+from lab.programs import FAKE_EC2_PORT, NodePlace, Programs, toml
+from lab.state import LabError, LabState
+from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
+from services.runtime.redis import RedisServer, RedisServerError
+
+CONTROL_CIDR: Final = "100.64.0.0/24"
+OUTSIDE_CIDR: Final = "203.0.113.0/24"
+AT_ONCE: Final = 16
+CENTRAL: Final = ("registry", "ipam-aws", "worker")
+_LONG_POLL_S: Final = 20.0
+_RETRY_S: Final = 0.2
+_POLL_S: Final = 0.1
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Is told what the lab is busy with."""
+
+    def begin(self, step: str) -> None: ...
+
+    def done(self, step: str) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, step: str) -> None:
+        pass
+
+    def done(self, step: str) -> None:
+        pass
+
+
+class Lab:
+    """The parts of a running lab, and what one can do to it. Raises LabError when it does not come up."""
+
+    state: LabState
+    children: Children
+    fabric: Fabric
+    ec2: Ec2Admin
+    redis: RedisServer
+    outside: SourceLog
+    pods: Pods
+
+    def __init__(self, options: LabOptions, progress: Progress | None = None) -> None:
+        self.options = options
+        self.nodes: dict[str, NodePlace] = {}
+        self._progress: Progress = progress or Silent()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with self._stack:
+                await self._start()
+                self._stack = self._stack.pop_all()
+        except RedisServerError as err:
+            raise LabError(str(err), "`make setup` installs what is missing") from err
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        with self._step("taking everything away"):
+            await self._stack.aclose()
+
+    async def _start(self) -> None:
+        options = self.options
+        enter = self._stack.enter_async_context
+        self.state = self._stack.enter_context(LabState(options.name, options.root, keep_folder=options.keep_logs))
+        self.children = await enter(Children(self.state))
+        with self._step("fabric"):
+            await self._start_fabric()
+        with self._step("redis"):
+            self.redis = RedisServer(self.state.folder / "redis")
+            self._stack.callback(self.redis.stop)
+            self.start_redis()
+        self._programs = Programs(
+            options, self.state.folder, self._control.netns, self._control.address, self.redis.url
+        )
+        self.ec2 = await enter(Ec2Admin("127.0.0.1", FAKE_EC2_PORT, self._control.netns))
+        with self._step("fake EC2"):
+            await self.children.start(self._programs.fake_ec2(self.ec2.answers))
+        await enter(_background(self._follow_cloud()))
+        self._channel = await enter(grpc.aio.insecure_channel(f"unix:{self._programs.sockets['ipam-aws']}"))
+        self.ipam = ipam_pb2_grpc.IpamServiceStub(self._channel)
+        central = (self._programs.registry(), self._programs.ipam_aws(), self._programs.worker())
+        await together(
+            self._reported("instances", self._launch_all()),
+            *(self._reported(program.name, self.children.start(program)) for program in central),
+        )
+        self.pods = Pods(self.state)
+        self._stack.callback(self.pods.close)
+        programs = [self._programs.node(place) for place in self.nodes.values()]
+        await together(*(self._reported(program.name, self.children.start(program)) for program in programs))
+        self._write_context()
+
+    async def _start_fabric(self) -> None:
+        self.fabric = await self._stack.enter_async_context(Fabric(self.state.namespace_name("router")))
+        self._control = Segment(self.state.namespace("control"), "eth0", CONTROL_CIDR)
+        outside = Segment(self.state.namespace("outside"), "eth0", OUTSIDE_CIDR)
+        for segment in (self._control, outside):
+            await self.fabric.attach_segment(segment)
+        self.outside = await self._stack.enter_async_context(SourceLog(outside.netns, outside.address))
+
+    async def _launch_all(self) -> None:
+        for number in range(1, self.options.nodes + 1):
+            await self.launch(f"node-{number}")
+
+    async def launch(self, name: str) -> NodePlace:
+        """Launches an instance and gives it a namespace; the node daemon is not started."""
+        instance_id = await self.ec2.launch(self.options.instance_type, tags={"Name": name})
+        place = NodePlace(name, instance_id, self.state.namespace(name), self.state.folder / "nodes" / name)
+        self.nodes[name] = place
+        await self.fabric.add_instance(instance_id, place.namespace)
+        # The daemon speaks from the primary address: it has to be there first.
+        await self.fabric.wait_applied((await self.ec2.state()).revision)
+        return place
+
+    def start_redis(self) -> None:
+        """Starts Redis, empty. From the main thread, as it dies with the thread that starts it."""
+        self.redis.start()
+        self.state.process("redis", self.redis.pid)
+
+    async def stop_central(self) -> None:
+        """Kills every central process: services, worker and Redis, which forgets everything."""
+        await self.children.kill(*CENTRAL)
+        self.redis.kill()
+
+    async def start_central(self) -> None:
+        self.start_redis()
+        await together(*(self.children.restart(name) for name in CENTRAL))
+
+    async def add_pods(self, count: int) -> list[Pod]:
+        """Starts pods, spread evenly over the nodes."""
+        names = list(self.nodes)
+        return await together(*(self.add_pod(names[number % len(names)]) for number in range(count)))
+
+    async def add_pod(self, node: str, *, timeout_s: float = 30.0) -> Pod:
+        return await self.pods.start(node, self.plugin(node), timeout_s=timeout_s)
+
+    def plugin(self, node: str) -> Plugin:
+        return Plugin(self.options.plugin, self.nodes[node].cni_socket)
+
+    async def pools(self) -> Mapping[str, ipam_pb2.Pool]:
+        """All pools as the IPAM service knows them, by node. Raises grpc.aio.AioRpcError."""
+        found: dict[str, ipam_pb2.Pool] = {}
+        token = ""
+        while True:
+            answer = await self.ipam.ListPools(ipam_pb2.ListPoolsRequest(page_token=token), timeout=5.0)
+            found |= {pool.node.name: pool for pool in answer.pools}
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    async def settled(self, *, timeout_s: float = 60.0) -> Mapping[str, ipam_pb2.Pool]:
+        """Returns the pools once every node is connected and between its marks, with no work owed to the cloud.
+
+        Raises LabError that says what is missing.
+        """
+
+        async def look() -> Mapping[str, ipam_pb2.Pool] | None:
+            pools = await self.pools()
+            return pools if self.nodes.keys() <= pools.keys() and all(map(_between, pools.values())) else None
+
+        found = await self.until(look, "every node between its marks", timeout_s=timeout_s, explain=self._unsettled)
+        assert found is not None
+        return found
+
+    async def until(
+        self,
+        look: Callable[[], Awaitable[T | None]],
+        what: str,
+        *,
+        timeout_s: float = 30.0,
+        explain: Callable[[], Awaitable[str]] | None = None,
+    ) -> T:
+        """Asks `look` until it returns something true, and returns that. Services that are away are asked again.
+
+        Raises LabError that names `what`, and what `explain` says, when it takes too long.
+        """
+        why = ""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        if found := await look():
+                            return found
+                    except (grpc.aio.AioRpcError, ClientError, OSError) as err:
+                        why = f"; last error: {err}"
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            if explain is not None:
+                why += f"; {await explain()}"
+            raise LabError(
+                f"waited {timeout_s:g} s for {what}{why}", "`plimsoll ipam explain NODE` tells why"
+            ) from None
+
+    async def _unsettled(self) -> str:
+        try:
+            pools = await self.pools()
+        except grpc.aio.AioRpcError as err:
+            return str(err.details())
+        missing = [f"{name}: unknown to ipam-aws" for name in self.nodes if name not in pools]
+        return "; ".join(missing + [f"{name}: {describe(pool)}" for name, pool in pools.items() if not _between(pool)])
+
+    async def _follow_cloud(self) -> None:
+        """Brings every change of the cloud's state into the fabric."""
+        revision = -1
+        while True:
+            try:
+                state = await self.ec2.state(after_revision=revision, wait_s=_LONG_POLL_S)
+                await self.fabric.apply(state)
+                revision = state.revision
+            except (ClientError, OSError, NetlinkError, KeyError):
+                # The fake is away, or an instance went while it was being plugged: look again.
+                revision = -1
+                await asyncio.sleep(_RETRY_S)
+
+    async def _reported(self, step: str, work: Awaitable[object]) -> None:
+        with self._step(step):
+            await work
+
+    @contextlib.contextmanager
+    def _step(self, step: str) -> Iterator[None]:
+        self._progress.begin(step)
+        yield
+        self._progress.done(step)
+
+    def _write_context(self) -> None:
+        sockets = self._programs.sockets
+        context = {
+            "registry": f"unix:{sockets['registry']}",
+            "ipam": {"ipam-aws": f"unix:{sockets['ipam-aws']}"},
+            "nodes": {name: f"unix:{place.socket}" for name, place in self.nodes.items()},
+        }
+        (self.state.folder / "context.toml").write_text(toml(context))
+
+
+def describe(pool: ipam_pb2.Pool) -> str:
+    """State of a pool in a few words."""
+    words = [
+        f"attached {pool.attached}, used {pool.in_use}, needed {pool.needed}, excess {pool.excess}",
+        *([f"{pool.open_intents} open intents"] if pool.open_intents else []),
+        *([] if pool.connected else ["not connected"]),
+        *([pool.last_error] if pool.last_error else []),
+    ]
+    return ", ".join(words)
+
+
+def _between(pool: ipam_pb2.Pool) -> bool:
+    return pool.connected and pool.attached > 0 and not (pool.needed or pool.excess or pool.open_intents)
+
+
+async def together(*work: Coroutine[Any, Any, T], limit: int = AT_ONCE) -> list[T]:
+    """Results of all, at most `limit` at work at a time. The first error cancels the rest and is raised as it is."""
+    turn = asyncio.Semaphore(limit)
+
+    async def one(each: Coroutine[Any, Any, T]) -> T:
+        async with turn:
+            return await each
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(each)) for each in work]
+    except BaseExceptionGroup as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    finally:
+        for each in work:
+            each.close()  # those that never had their turn
+    return [task.result() for task in tasks]
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Awaitable[None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

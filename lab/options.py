@@ -1,0 +1,40 @@
+"""What a lab can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from lab.state import DEFAULT_NAME, DEFAULT_ROOT
+
+CNI_PLUGIN: Final = Path(__file__).parent.parent / "build" / "cni" / "plimsoll"
+
+
+@dataclass(frozen=True, slots=True)
+class LabOptions:
+    """Settings of one lab. Times are shorter than a site's defaults, so that one can watch things happen.
+
+    :param pre_allocate: and the other three marks: defaults of every node, given to the IPAM service.
+    :param settings: more settings by service ("ipam-aws", "worker", "registry", "node"), over the lab's own.
+    :param fake_ec2: arguments for the fake EC2, over the lab's own.
+    """
+
+    name: str = DEFAULT_NAME
+    root: Path = DEFAULT_ROOT
+    nodes: int = 3
+    pods: int = 6
+    instance_type: str = "m5.large"
+    pre_allocate: int = 8
+    min_allocate: int = 0
+    max_allocate: int = 0
+    max_above_watermark: int = 0
+    cooldown_s: float = 5.0
+    release_delay_s: float = 10.0
+    resync_interval_s: float = 30.0
+    keep_logs: bool = False
+    log_level: str = "info"
+    plugin: Path = CNI_PLUGIN
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    fake_ec2: tuple[str, ...] = ()

@@ -1,0 +1,239 @@
+"""Every process of a lab: its settings file, its command, and how one sees that it is ready.
+
+Central services listen on a Unix socket in the lab's folder, for the CLI, and on TCP with mutual TLS in the control
+namespace, for nodes and workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from lab.options import LabOptions
+from lab.processes import Program
+from services.runtime import pki
+
+ACCOUNT: Final = "123456789012"
+REGION: Final = "eu-west-1"
+FAKE_EC2_PORT: Final = 8773
+REGISTRY_PORT: Final = 7201
+IPAM_PORT: Final = 7202
+_READY_TIMEOUT_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """Where a node of the lab lives."""
+
+    name: str
+    instance_id: str
+    namespace: str
+    folder: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "node.sock"
+
+    @property
+    def cni_socket(self) -> Path:
+        return self.folder / "cni.sock"
+
+
+class Programs:
+    """Makes the programs of one lab.
+
+    :param folder: the lab's folder.
+    :param control: namespace of the central services, and `address`, theirs.
+    """
+
+    def __init__(self, options: LabOptions, folder: Path, control: str, address: str, redis_url: str) -> None:
+        self._options = options
+        self._folder = folder
+        self._control = control
+        self._address = address
+        self._redis_url = redis_url
+        self._certificates = folder / "tls"
+        for part in ("config", "db", "nodes"):
+            (folder / part).mkdir(mode=0o755, exist_ok=True)
+        pki.create_ca(self._certificates)
+
+    @property
+    def sockets(self) -> Mapping[str, Path]:
+        """Unix sockets of the central services."""
+        return {name: self._folder / f"{name}.sock" for name in ("registry", "ipam-aws")}
+
+    def fake_ec2(self, ready: Any) -> Program:
+        listen = f"127.0.0.1:{FAKE_EC2_PORT}"
+        command = [sys.executable, "-m", "lab.fake_ec2", "--listen", listen, *self._options.fake_ec2]
+        return Program("fake-ec2", command, ready, self._control)
+
+    def registry(self) -> Program:
+        return self._service(
+            "registry",
+            "services.registry",
+            {
+                "listen": f"{self._address}:{REGISTRY_PORT}",
+                "socket": str(self.sockets["registry"]),
+                "store": f"sqlite:///{self._folder}/db/registry.db",
+            },
+        )
+
+    def ipam_aws(self) -> Program:
+        options = self._options
+        return self._service(
+            "ipam-aws",
+            "services.ipam_aws",
+            {
+                "listen": f"{self._address}:{IPAM_PORT}",
+                "socket": str(self.sockets["ipam-aws"]),
+                "account": ACCOUNT,
+                "region": REGION,
+                "store": f"sqlite:///{self._folder}/db/ipam-aws.db",
+                "redis": self._redis_url,
+                "release_delay_s": options.release_delay_s,
+                "resync_interval_s": options.resync_interval_s,
+                "coalesce_s": 1.0,
+                "sweep_interval_s": 2.0,
+                "retry_cap_s": 10.0,
+                "watermarks": {
+                    "pre_allocate": options.pre_allocate,
+                    "min_allocate": options.min_allocate,
+                    "max_allocate": options.max_allocate,
+                    "max_above_watermark": options.max_above_watermark,
+                },
+            },
+        )
+
+    def worker(self) -> Program:
+        return self._service(
+            "worker",
+            "services.worker",
+            {
+                "account": ACCOUNT,
+                "region": REGION,
+                "ipam": f"{self._address}:{IPAM_PORT}",
+                "redis": self._redis_url,
+                "endpoint_url": f"http://127.0.0.1:{FAKE_EC2_PORT}",
+            },
+            {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"},
+        )
+
+    def node(self, place: NodePlace) -> Program:
+        place.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self._program(
+            place.name,
+            "node",
+            "services.node",
+            {
+                "name": place.name,
+                "instance_id": place.instance_id,
+                "instance_type": self._options.instance_type,
+                "state_dir": str(place.folder),
+                "cni_socket": str(place.cni_socket),
+                "socket": str(place.socket),
+                "registry": f"{self._address}:{REGISTRY_PORT}",
+                "ipam": f"{self._address}:{IPAM_PORT}",
+                "cooldown_s": self._options.cooldown_s,
+                "tls": self._tls("node", place.name),
+            },
+            namespace=place.namespace,
+            socket=place.socket,
+        )
+
+    def _service(
+        self, name: str, module: str, settings: dict[str, Any], environment: Mapping[str, str] | None = None
+    ) -> Program:
+        settings["tls"] = self._tls("service", name)
+        return self._program(
+            name,
+            name,
+            module,
+            settings,
+            namespace=self._control,
+            socket=Path(settings["socket"]) if "socket" in settings else None,
+            environment=environment or {},
+        )
+
+    def _program(
+        self,
+        name: str,
+        kind: str,
+        module: str,
+        settings: dict[str, Any],
+        *,
+        namespace: str,
+        socket: Path | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Program:
+        metrics = self._folder / f"{name}.metrics.sock"
+        settings = {
+            "log_level": self._options.log_level,
+            "log_format": "console",
+            "metrics_listen": f"unix:{metrics}",
+            **settings,
+        }
+        _merge(settings, self._options.settings.get(kind, {}))
+        config = self._folder / "config" / f"{name}.toml"
+        config.write_text(toml(settings))
+
+        async def ready() -> bool:
+            return await serving(socket) if socket is not None else await healthy(metrics)
+
+        return Program(
+            name, [sys.executable, "-m", module, "--config", str(config)], ready, namespace, environment or {}
+        )
+
+    def _tls(self, kind: pki.Kind, name: str) -> dict[str, str]:
+        issued = pki.issue(self._certificates, self._certificates, kind, name)
+        return {"ca": str(issued.ca), "certificate": str(issued.certificate), "key": str(issued.key)}
+
+
+async def serving(socket: Path) -> bool:
+    """True if the gRPC server at the Unix socket says that it serves."""
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_READY_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def healthy(socket: Path) -> bool:
+    """True if the metrics endpoint at the Unix socket answers 200 to /healthz."""
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            try:
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+
+def toml(settings: Mapping[str, Any]) -> str:
+    """Settings as TOML: plain values first, then one table for each mapping."""
+    plain = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    for key, table in settings.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{key}]", *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _merge(settings: dict[str, Any], more: Mapping[str, object]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(settings.get(key), Mapping):
+            settings[key] = {**settings[key], **value}
+        else:
+            settings[key] = value

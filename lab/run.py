@@ -1,0 +1,192 @@
+"""`plimsoll lab run`: a lab from start to end, watched by people or checked once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+from aiohttp import ClientError
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lab.checks import Result, run_all
+from lab.lab import Lab
+from lab.options import LabOptions
+from lab.state import LabError
+from lab.table import Snapshot, Steps, render
+
+_REFRESH_S: Final = 1.0
+_PINGS_PER_REFRESH: Final = 20
+
+
+async def run(options: LabOptions, *, once: bool, as_json: bool) -> int:
+    """Runs a lab; returns the exit code: 0 well, 1 a check or the lab failed. Ctrl-C and SIGTERM end it cleanly."""
+    console = Console(stderr=as_json)
+    steps = Steps(console)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    began = time.monotonic()
+    work = asyncio.create_task(_life(options, console, steps, once=once, as_json=as_json, began=began))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            console.print("ended; nothing is left behind")
+            return 0 if not once else 1
+        return await work
+    except LabError as err:
+        steps.close()
+        console.print(f"[red]lab: {err.message}[/]", highlight=False, markup=True)
+        if err.remedy:
+            console.print(f"     {err.remedy}", highlight=False)
+        return 1
+    finally:
+        steps.close()
+        stopped.cancel()
+
+
+async def _life(options: LabOptions, console: Console, steps: Steps, *, once: bool, as_json: bool, began: float) -> int:
+    async with Lab(options, steps) as lab, _obituaries(lab):
+        steps.begin(f"{options.pods} pods")
+        await lab.add_pods(options.pods)
+        steps.done(f"{options.pods} pods")
+        started_s = time.monotonic() - began
+        if not once:
+            await _show(lab, console)
+            return 0
+        results = await _checks(lab, steps)
+        summary = await _summary(lab, results, started_s, time.monotonic() - began)
+    if as_json:
+        print(json.dumps(summary, indent=2))  # noqa: T201 - the answer for programs
+    else:
+        _print_summary(console, summary)
+    return 0 if summary["ok"] else 1
+
+
+async def _checks(lab: Lab, steps: Steps) -> list[Result]:
+    current: list[str] = []
+
+    def told(name: str) -> None:
+        if current:
+            steps.done(current.pop())
+        current.append(name)
+        steps.begin(name)
+
+    results = await run_all(lab, told)
+    if results[-1].ok:
+        steps.done(current.pop())
+    return results
+
+
+@contextlib.asynccontextmanager
+async def _obituaries(lab: Lab) -> AsyncIterator[None]:
+    """Ends the block with ChildDied when a child ends that nobody asked to."""
+    owner = asyncio.current_task()
+    assert owner is not None
+    dead: list[LabError] = []
+
+    async def watch() -> None:
+        dead.append((await lab.children.death()).obituary())
+        owner.cancel()
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not dead:
+            raise
+        owner.uncancel()
+        raise dead[0] from None
+    finally:
+        task.cancel()
+
+
+async def _show(lab: Lab, console: Console) -> None:
+    """The live table, until cancelled."""
+    shown = Snapshot()
+    with Live(render(shown, lab.options.name), console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            await _refresh(lab, shown)
+            live.update(render(shown, lab.options.name), refresh=True)
+            await asyncio.sleep(_REFRESH_S)
+
+
+async def _refresh(lab: Lab, shown: Snapshot) -> None:
+    pods = list(lab.pods.running.values())
+    shown.problem = ""
+    if len(pods) > 1:
+        pairs = [random.sample(pods, 2) for _ in range(_PINGS_PER_REFRESH)]
+        answers = await asyncio.gather(*(lab.pods.pinger(a).ping(b.address, attempts=1) for a, b in pairs))
+        shown.pings_sent += len(answers)
+        shown.pings_lost += answers.count(False)
+    shown.pods = {node: len(each) for node, each in lab.pods.by_node().items()}
+    shown.drops = await lab.fabric.drops()
+    try:
+        shown.calls = await lab.ec2.calls()
+        shown.pools = await lab.pools()
+    except grpc.aio.AioRpcError as err:
+        shown.problem = f"ipam-aws: {err.details()}"
+    except (ClientError, OSError) as err:
+        shown.problem = f"fake EC2: {err}"
+
+
+async def _summary(lab: Lab, results: list[Result], started_s: float, total_s: float) -> dict[str, Any]:
+    pools = {}
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        pools = dict(await lab.pools())
+    calls: dict[str, Any] = {}
+    with contextlib.suppress(ClientError, OSError):
+        calls = await lab.ec2.calls()
+    drops = await lab.fabric.drops()
+    return {
+        "ok": all(result.ok for result in results),
+        "lab": lab.options.name,
+        "started_s": round(started_s, 2),
+        "total_s": round(total_s, 2),
+        "nodes": {
+            name: {
+                "attached": pool.attached,
+                "in_use": pool.in_use,
+                "needed": pool.needed,
+                "excess": pool.excess,
+                "interfaces": len(pool.interfaces),
+            }
+            for name, pool in sorted(pools.items())
+        },
+        "pods": len(lab.pods.running),
+        "cloud_calls": calls,
+        "drops": {"spoofed": drops.spoofed, "undelivered": drops.undelivered},
+        "checks": [
+            {"name": each.name, "ok": each.ok, "detail": each.detail, "seconds": round(each.seconds, 2)}
+            for each in results
+        ],
+    }
+
+
+def _print_summary(console: Console, summary: dict[str, Any]) -> None:
+    table = Table("check", "", "seen", "s", title=f"Plimsoll lab {summary['lab']}", title_justify="left")
+    for check in summary["checks"]:
+        mark = "[green]ok[/]" if check["ok"] else "[red]failed[/]"
+        table.add_row(check["name"], mark, check["detail"], f"{check['seconds']:.1f}")
+    console.print(table)
+    calls = summary["cloud_calls"]
+    console.print(
+        f"{len(summary['nodes'])} nodes, {summary['pods']} pods; up in {summary['started_s']:.1f} s, "
+        f"{summary['total_s']:.1f} s in all; cloud API: {calls.get('total', 0)} calls, "
+        f"{calls.get('mutating', 0)} mutating",
+        highlight=False,
+    )
+    console.print("[green]all good[/]" if summary["ok"] else "[red]failed[/]")
