@@ -1,0 +1,45 @@
+"""What the registry consumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from services.registry.model import Endpoint, EndpointKey, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transaction writes. Removing a node removes its endpoints; `heartbeats` of unknown nodes are dropped."""
+
+    nodes: Sequence[Node] = ()
+    removed_nodes: Sequence[str] = ()
+    endpoints: Sequence[Endpoint] = ()
+    removed_endpoints: Sequence[EndpointKey] = ()
+    heartbeats: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Everything the store holds, ordered by name, and by node and id."""
+
+    nodes: Sequence[Node]
+    endpoints: Sequence[Endpoint]
+
+
+class RegistryStore(Protocol):
+    """The registry's tables. Raises errors with the shape of RegistryError when they cannot be reached."""
+
+    async def load(self) -> Stored: ...
+
+    async def apply(self, changes: Changes) -> None:
+        """Writes all of `changes` or nothing; durable when it returns. An endpoint's node must exist, else NotFound."""
+
+
+class Clock(Protocol):
+    """Time, so that tests own it. `now` is wall-clock seconds, `monotonic` never jumps."""
+
+    def now(self) -> float: ...
+
+    def monotonic(self) -> float: ...

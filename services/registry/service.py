@@ -1,0 +1,249 @@
+"""Registry: who is there, who lives, and what runs where.
+
+Its state is in memory, and on disk before anybody is told of it: a change is written, then applied, then published.
+Heartbeats are the exception: they stay in memory and reach the disk now and then, all in one write, because after a
+restart every node is given the whole time again before it counts as lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from services.registry.errors import NodeAlive, NotFound, SessionReplaced
+from services.registry.model import Endpoint, EndpointKey, Node, NodeState
+from services.registry.ports import Changes, Clock, RegistryStore
+from services.runtime.watch import Topic
+
+# What is watched: nodes under their name, endpoints under node and id, which no node's name can be taken for.
+Fact = Node | Endpoint
+
+
+def node_key(name: str) -> str:
+    return f"node/{name}"
+
+
+def endpoint_key(key: EndpointKey) -> str:
+    return f"endpoint/{key[0]}/{key[1]}"
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A node's stream, from its opening until a newer one replaces it. `end` is called then, once."""
+
+    node: str
+    end: Callable[[], None] = field(default=lambda: None)
+    replaced: bool = False
+
+
+class Registry:
+    """All decisions of the service. Belongs to one event loop.
+
+    :param topic: is told of nodes (without `heartbeat_at`, which would be news each second) and endpoints.
+    :param lost_after_s: a node that was silent for so long is lost.
+    """
+
+    def __init__(self, store: RegistryStore, topic: Topic[Fact], clock: Clock, *, lost_after_s: float) -> None:
+        self._store = store
+        self._topic = topic
+        self._clock = clock
+        self._lost_after_s = lost_after_s
+        self._nodes: dict[str, Node] = {}
+        self._endpoints: dict[str, dict[str, Endpoint]] = {}
+        self._sessions: dict[str, Session] = {}
+        # Monotonic seconds, and which of them the store does not have.
+        self._heard_at: dict[str, float] = {}
+        self._unwritten: set[str] = set()
+        # A node's changes happen one after the other; those of different nodes share a commit.
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._log = structlog.get_logger("registry")
+
+    async def start(self) -> None:
+        """Loads what is stored. Every node gets the whole `lost_after_s` to come back."""
+        stored = await self._store.load()
+        now = self._clock.monotonic()
+        self._nodes = {node.name: node for node in stored.nodes}
+        self._endpoints = {name: {} for name in self._nodes}
+        for endpoint in stored.endpoints:
+            self._endpoints[endpoint.node][endpoint.id] = endpoint
+        self._heard_at = dict.fromkeys(self._nodes, now)
+        facts: dict[str, Fact] = {node_key(node.name): _told(node) for node in stored.nodes}
+        facts.update((endpoint_key(endpoint.key), endpoint) for endpoint in stored.endpoints)
+        self._topic.publish(facts)
+
+    async def open(self, announced: Node) -> Session:
+        """A node has opened a stream and says what it is. Ends its older stream, if there is one."""
+        session = Session(announced.name)
+        before, self._sessions[announced.name] = self._sessions.get(announced.name), session
+        if before is not None:
+            before.replaced = True
+            before.end()
+        async with self._locks[announced.name]:
+            known = self._nodes.get(announced.name)
+            now = self._clock.now()
+            registered_at = known.registered_at if known is not None else now
+            node = replace(announced, state=NodeState.READY, registered_at=registered_at, heartbeat_at=now)
+            if known is None or _told(known) != _told(node):
+                await self._write_node(node)
+                self._log.info("node registered" if known is None else "node changed", node=node.name)
+            self._heard(node.name)
+        return session
+
+    async def heartbeat(self, session: Session) -> None:
+        """The node lives. Raises SessionReplaced."""
+        self._check(session)
+        self._heard(session.node)
+        if self._nodes[session.node].state is not NodeState.READY:
+            await self._revive(session.node)
+
+    async def report(
+        self,
+        session: Session,
+        upserted: Sequence[Endpoint],
+        deleted_ids: Collection[str] = (),
+        *,
+        replace_all: bool = False,
+    ) -> None:
+        """The node's endpoints: all that it has when `replace_all`, else what changed. An id in both stays."""
+        await self.heartbeat(session)
+        async with self._locks[session.node]:
+            self._check(session)
+            current = self._endpoints[session.node]
+            wanted = {endpoint.id: endpoint for endpoint in upserted}
+            changed = [endpoint for endpoint in wanted.values() if current.get(endpoint.id) != endpoint]
+            gone = [id for id in (current if replace_all else deleted_ids) if id in current and id not in wanted]
+            if not changed and not gone:
+                return
+            await self._store.apply(
+                Changes(endpoints=changed, removed_endpoints=[(session.node, id) for id in dict.fromkeys(gone)])
+            )
+            current.update((endpoint.id, endpoint) for endpoint in changed)
+            for id in gone:
+                current.pop(id, None)
+            self._topic.publish(
+                {endpoint_key(endpoint.key): endpoint for endpoint in changed},
+                [endpoint_key((session.node, id)) for id in gone],
+            )
+
+    async def delete(self, name: str) -> None:
+        """Forgets a node with its endpoints. Raises NotFound, or NodeAlive while it is heard of."""
+        async with self._locks[name]:
+            node = self.node(name)
+            silent_s = self._clock.monotonic() - self._heard_at[name]
+            if node.state is NodeState.READY:
+                raise NodeAlive(
+                    f"node {name} was heard of {silent_s:.0f} s ago",
+                    field="name",
+                    remedy=f"stop its node daemon, wait until it is lost ({self._lost_after_s:g} s), then delete it",
+                    retry_after_s=max(1.0, self._lost_after_s - silent_s),
+                )
+            await self._store.apply(Changes(removed_nodes=[name]))
+            gone = self._endpoints.pop(name, {})
+            del self._nodes[name], self._heard_at[name]
+            self._unwritten.discard(name)
+            session = self._sessions.pop(name, None)
+            self._topic.publish({}, [*(endpoint_key((name, id)) for id in gone), node_key(name)])
+        if session is not None:
+            session.replaced = True
+            session.end()
+        self._log.info("node deleted", node=name, endpoints=len(gone))
+
+    async def sweep(self) -> float:
+        """Marks the silent nodes lost. Returns the seconds until the next one can be."""
+        now = self._clock.monotonic()
+        ready = [node for node in self._nodes.values() if node.state is NodeState.READY]
+        # A node whose lock is held is just being changed by its own words.
+        overdue = [
+            node
+            for node in ready
+            if now - self._heard_at[node.name] >= self._lost_after_s and not self._locks[node.name].locked()
+        ]
+        if overdue:
+            await self._lose([node.name for node in overdue])
+        silences = [now - self._heard_at[node.name] for node in ready if node not in overdue]
+        return max(0.0, self._lost_after_s - max(silences, default=0.0))
+
+    async def _lose(self, names: Sequence[str]) -> None:
+        async with AsyncExitStack() as stack:
+            for name in names:
+                await stack.enter_async_context(self._locks[name])
+            lost = [replace(self._nodes[name], state=NodeState.LOST) for name in names]
+            await self._store.apply(Changes(nodes=lost))
+            self._tell(lost)
+        self._log.warning("nodes lost", nodes=list(names), after_s=self._lost_after_s)
+        for name in names:
+            # It may have spoken while that was written.
+            if name in self._nodes and self._clock.monotonic() - self._heard_at[name] < self._lost_after_s:
+                await self._revive(name)
+
+    async def write_heartbeats(self) -> None:
+        """Writes the heartbeats heard since the last time, all in one."""
+        names, self._unwritten = self._unwritten, set()
+        if not names:
+            return
+        try:
+            await self._store.apply(Changes(heartbeats={name: self._nodes[name].heartbeat_at for name in names}))
+        except BaseException:
+            self._unwritten |= names & self._nodes.keys()
+            raise
+
+    def node(self, name: str) -> Node:
+        """Raises NotFound."""
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise NotFound(
+                f"no node {name!r} is registered", field="name", remedy="plimsoll nodes list tells those that are"
+            ) from None
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self._nodes
+
+    @property
+    def endpoints(self) -> Mapping[str, Mapping[str, Endpoint]]:
+        """Endpoints by node and id."""
+        return self._endpoints
+
+    def _check(self, session: Session) -> None:
+        if session.replaced or self._sessions.get(session.node) is not session:
+            raise SessionReplaced(
+                f"a newer stream of node {session.node} has replaced this one, or the node was deleted",
+                remedy="if two machines carry this name, rename one",
+            )
+
+    def _heard(self, name: str) -> None:
+        self._heard_at[name] = self._clock.monotonic()
+        self._nodes[name] = replace(self._nodes[name], heartbeat_at=self._clock.now())
+        self._unwritten.add(name)
+
+    async def _revive(self, name: str) -> None:
+        async with self._locks[name]:
+            node = self._nodes.get(name)
+            if node is not None and node.state is not NodeState.READY:
+                await self._write_node(replace(node, state=NodeState.READY))
+                self._log.info("node is back", node=name)
+
+    async def _write_node(self, node: Node) -> None:
+        await self._store.apply(Changes(nodes=[node]))
+        self._tell([node])
+
+    def _tell(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            self._nodes[node.name] = node
+            self._endpoints.setdefault(node.name, {})
+            self._heard_at.setdefault(node.name, self._clock.monotonic())
+        self._topic.publish({node_key(node.name): _told(node) for node in nodes})
+
+
+def _told(node: Node) -> Node:
+    """What watchers are told of a node."""
+    return replace(node, heartbeat_at=0.0)
+
+
+__all__ = ["Fact", "Registry", "Session", "endpoint_key", "node_key"]

@@ -1,0 +1,170 @@
+"""Messages <-> facts. What comes in is checked here, once: a wrong value is refused with its field."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.api.registry.v1 import registry_pb2
+from services.registry.errors import InvalidInput
+from services.registry.model import Endpoint, EndpointKey, Node, NodeState
+from services.registry.service import Fact
+from services.runtime.watch import Batch
+
+_NODE_NAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?")
+_CLOUDS: Final = ("", "aws", "azure", "alibaba")
+_TEXT_BYTES: Final = 512
+_LABELS: Final = 256
+
+_STATES: Final = {
+    NodeState.READY: registry_pb2.NODE_STATE_READY,
+    NodeState.LOST: registry_pb2.NODE_STATE_LOST,
+}
+
+
+def node_from(message: registry_pb2.Node) -> Node:
+    """What a node announces of itself. Raises InvalidInput."""
+    if not _NODE_NAME.fullmatch(message.name):
+        raise InvalidInput(
+            f"{message.name!r} is not a node's name",
+            field="node.name",
+            remedy="use 1 to 253 letters, digits, '.', '_' and '-', with a letter or digit at both ends",
+        )
+    if message.cloud not in _CLOUDS:
+        raise InvalidInput(
+            f"cloud {message.cloud!r} is not known",
+            field="node.cloud",
+            remedy='say "aws", "azure", "alibaba" or nothing',
+        )
+    return Node(
+        name=message.name,
+        addresses=_addresses("node.addresses", message.addresses),
+        labels=_labels("node.labels", message.labels),
+        cloud=message.cloud,
+        instance_id=_text("node.instance_id", message.instance_id),
+        instance_type=_text("node.instance_type", message.instance_type),
+        zone=_text("node.zone", message.zone),
+        version=_text("node.version", message.version),
+    )
+
+
+def endpoint_from(message: registry_pb2.Endpoint, *, node: str, field: str) -> Endpoint:
+    """An endpoint that `node` reports. `field`: where it stood in the request. Raises InvalidInput."""
+    if message.node not in ("", node):
+        raise InvalidInput(
+            f"node {node} reports an endpoint of node {message.node}",
+            field=f"{field}.node",
+            remedy="a node reports its own endpoints only",
+        )
+    return Endpoint(
+        node=node,
+        id=endpoint_id(message.id, field=f"{field}.id"),
+        pod=_text(f"{field}.pod", message.pod),
+        addresses=_addresses(f"{field}.addresses", message.addresses),
+        mac=_text(f"{field}.mac", message.mac),
+        interface_id=_text(f"{field}.interface_id", message.interface_id),
+        labels=_labels(f"{field}.labels", message.labels),
+        created_at=message.created_at.ToNanoseconds() / 1e9 if message.HasField("created_at") else 0.0,
+    )
+
+
+def endpoint_id(value: str, *, field: str) -> str:
+    """Raises InvalidInput."""
+    if not value:
+        raise InvalidInput("an endpoint needs an id", field=field, remedy="join container id and interface name by '/'")
+    return _text(field, value)
+
+
+def node_message(node: Node, endpoints: int = 0) -> registry_pb2.Node:
+    return registry_pb2.Node(
+        name=node.name,
+        addresses=node.addresses,
+        labels=node.labels,
+        cloud=node.cloud,
+        instance_id=node.instance_id,
+        instance_type=node.instance_type,
+        zone=node.zone,
+        version=node.version,
+        state=_STATES[node.state],
+        registered_at=_timestamp(node.registered_at),
+        heartbeat_at=_timestamp(node.heartbeat_at),
+        endpoints=endpoints,
+    )
+
+
+def endpoint_message(endpoint: Endpoint) -> registry_pb2.Endpoint:
+    return registry_pb2.Endpoint(
+        id=endpoint.id,
+        node=endpoint.node,
+        pod=endpoint.pod,
+        addresses=endpoint.addresses,
+        mac=endpoint.mac,
+        interface_id=endpoint.interface_id,
+        labels=endpoint.labels,
+        created_at=_timestamp(endpoint.created_at),
+    )
+
+
+def encode_batch(batch: Batch[Fact]) -> bytes:
+    """A batch of the topic as an encoded WatchResponse."""
+    response = registry_pb2.WatchResponse(header=batch.header())
+    for fact in batch.upserts:
+        if isinstance(fact, Node):
+            response.nodes.append(node_message(fact))
+        else:
+            response.endpoints.append(endpoint_message(fact))
+    for key in batch.deletes:
+        kind, _, rest = key.partition("/")
+        if kind == "node":
+            response.deleted_nodes.append(rest)
+        else:
+            node, id = _endpoint_key(rest)
+            response.deleted_endpoints.append(registry_pb2.EndpointKey(node=node, id=id))
+    return response.SerializeToString()
+
+
+def _endpoint_key(text: str) -> EndpointKey:
+    node, _, id = text.partition("/")
+    return node, id
+
+
+def _timestamp(at: float) -> Timestamp | None:
+    if not at:
+        return None
+    stamp = Timestamp()
+    stamp.FromNanoseconds(round(at * 1e6) * 1000)
+    return stamp
+
+
+def _text(field: str, value: str) -> str:
+    if len(value.encode()) > _TEXT_BYTES or "\x00" in value:
+        raise InvalidInput(
+            f"{field} has {len(value.encode())} bytes or a NUL",
+            field=field,
+            remedy=f"use at most {_TEXT_BYTES} bytes of text",
+        )
+    return value
+
+
+def _labels(field: str, labels: Mapping[str, str]) -> dict[str, str]:
+    if len(labels) > _LABELS:
+        raise InvalidInput(f"{len(labels)} labels", field=field, remedy=f"use at most {_LABELS}")
+    return {_text(field, name): _text(f"{field}.{name}"[:80], value) for name, value in labels.items()}
+
+
+def _addresses(field: str, addresses: Iterable[str]) -> tuple[str, ...]:
+    found = []
+    for position, address in enumerate(addresses):
+        try:
+            found.append(str(ipaddress.ip_address(address)))
+        except ValueError:
+            raise InvalidInput(
+                f"{address!r} is not an IP address",
+                field=f"{field}[{position}]",
+                remedy='write it like "10.0.0.7" or "2001:db8::7", without a prefix length',
+            ) from None
+    return tuple(found)

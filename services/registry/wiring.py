@@ -1,0 +1,58 @@
+"""The registry's object graph."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import structlog
+
+from services.api.registry.v1 import registry_pb2_grpc
+from services.registry.handlers import POLICY, SERVICE, RegistryHandlers
+from services.registry.service import Fact, Registry
+from services.registry.settings import Settings
+from services.registry.store import SqlRegistryStore
+from services.registry.wire import encode_batch
+from services.runtime.clock import SystemClock
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.server import GrpcServer
+from services.runtime.store import StoreError, migrate, open_database
+from services.runtime.watch import Topic
+
+_RETRY_S = 1.0
+
+
+async def build(settings: Settings, life: Lifecycle) -> None:
+    """Opens the store, loads it, serves."""
+    database = await life.enter(open_database(settings.store))
+    await migrate(database, "services.registry.migrations")
+    topic: Topic[Fact] = Topic(encode_batch)
+    registry = Registry(SqlRegistryStore(database), topic, SystemClock(), lost_after_s=settings.lost_after_s)
+    await registry.start()
+    life.defer(registry.write_heartbeats)
+
+    async def write_heartbeats() -> float:
+        await registry.write_heartbeats()
+        return settings.heartbeat_write_s
+
+    life.spawn("sweep", _again(registry.sweep))
+    life.spawn("heartbeats", _again(write_heartbeats))
+    server = GrpcServer(settings, policy=POLICY)
+    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryHandlers(registry, topic), SERVICE)
+    await life.enter(server)
+
+
+def _again(work: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[None]]:
+    """Runs `work` for ever, each time after the seconds that it returned. A lost store is waited for."""
+
+    async def loop() -> NoReturn:
+        while True:
+            try:
+                pause_s = await work()
+            except StoreError as error:
+                structlog.get_logger("registry").warning("store", error=error.message, remedy=error.remedy)
+                pause_s = error.retry_after_s or _RETRY_S
+            await asyncio.sleep(max(pause_s, 0.05))
+
+    return loop
