@@ -1,0 +1,38 @@
+SELECT pg_catalog.set_config('search_path', '', false);
+CREATE TABLE public.endpoints (
+    node character varying NOT NULL,
+    id character varying NOT NULL,
+    pod character varying NOT NULL,
+    addresses json NOT NULL,
+    mac character varying NOT NULL,
+    interface_id character varying NOT NULL,
+    labels json NOT NULL,
+    created_at double precision NOT NULL
+);
+CREATE TABLE public.nodes (
+    name character varying NOT NULL,
+    addresses json NOT NULL,
+    labels json NOT NULL,
+    cloud character varying NOT NULL,
+    instance_id character varying NOT NULL,
+    instance_type character varying NOT NULL,
+    zone character varying NOT NULL,
+    version character varying NOT NULL,
+    state character varying NOT NULL,
+    registered_at double precision NOT NULL,
+    heartbeat_at double precision NOT NULL
+);
+CREATE TABLE public.registry_version (
+    version_num character varying(32) NOT NULL
+);
+INSERT INTO public.endpoints VALUES ('node-1', 'c1/eth0', 'default/web', '["10.0.0.7"]', '02:00', 'eni-1', '{"app":"web"}', 1000.25);
+INSERT INTO public.nodes VALUES ('node-1', '["10.0.0.10","10.0.0.11"]', '{"rack":"7"}', 'aws', 'i-1', 'm5.large', 'a', '0.1.0', 'lost', 1000.125, 1001.5);
+INSERT INTO public.registry_version VALUES ('0001');
+ALTER TABLE ONLY public.endpoints
+    ADD CONSTRAINT endpoints_pkey PRIMARY KEY (node, id);
+ALTER TABLE ONLY public.nodes
+    ADD CONSTRAINT nodes_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY public.registry_version
+    ADD CONSTRAINT registry_version_pkc PRIMARY KEY (version_num);
+ALTER TABLE ONLY public.endpoints
+    ADD CONSTRAINT endpoints_node_fkey FOREIGN KEY (node) REFERENCES public.nodes(name) ON DELETE CASCADE;

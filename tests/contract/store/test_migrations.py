@@ -1,0 +1,130 @@
+"""Databases of every released version come up to the newest, whoever starts first.
+
+released/<package>.<version>.<database>.sql is what that release left behind: its tables, and a row of each kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import apsw
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, MetaData, text
+
+from ipam.model import AddressState
+from ipam.store import SqlPoolStore
+from ipam.store import tables as pool_tables
+from services.registry import store as registry_store
+from services.registry.model import NodeState
+from services.registry.store import SqlRegistryStore
+from services.runtime.migrations import current, scripts, version_table
+from services.runtime.store import Database, StoreError, migrate, open_database
+
+RELEASED = Path(__file__).parent / "released"
+PACKAGES: dict[str, MetaData] = {
+    "ipam.migrations": pool_tables.metadata,
+    "services.registry.migrations": registry_store.metadata,
+}
+
+
+def versions(package: str) -> list[str]:
+    return sorted(script.revision for script in scripts(package).walk_revisions())
+
+
+def restore(url: str, package: str, version: str) -> None:
+    """Makes the empty database at `url` what that version left behind."""
+    sqlite = url.startswith("sqlite")
+    dump = (RELEASED / f"{package}.{version}.{'sqlite' if sqlite else 'postgresql'}.sql").read_text()
+    if sqlite:
+        database = apsw.Connection(url.removeprefix("sqlite:///"))
+        database.execute(dump)
+        database.close()
+        return
+    with psycopg.connect(url) as connection:
+        connection.execute(dump)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_migrations_lead_to_the_tables_of_the_code(store_database: Database, package: str) -> None:
+    await migrate(store_database, package)
+
+    def differences(connection: Connection) -> list[object]:
+        options = {"version_table": version_table(package), "compare_type": True}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), PACKAGES[package])
+
+    assert await store_database.read(differences) == []
+
+
+@pytest.mark.parametrize(("package", "version"), [(package, one) for package in PACKAGES for one in versions(package)])
+async def test_every_version_comes_up(store_url: str, package: str, version: str) -> None:
+    restore(store_url, package, version)
+    async with open_database(store_url) as database:
+        await migrate(database, package)
+        assert await database.read(lambda connection: current(connection, package)) == versions(package)[-1]
+        if package == "ipam.migrations":
+            await pools_are_as_they_were(database)
+        else:
+            await nodes_are_as_they_were(database)
+
+
+async def pools_are_as_they_were(database: Database) -> None:
+    store = SqlPoolStore(database)
+    stored = await store.load()
+    assert [node.name for node in stored.nodes] == ["node-1"]
+    assert stored.nodes[0].watermarks.pre_allocate == 8
+    (instance,) = stored.instances
+    assert [one.addresses for one in instance.interfaces] == [(), ("10.0.0.7", "10.0.0.1")]
+    assert stored.address_states == {"10.0.0.7": AddressState.MARKED}
+    (intent,) = stored.intents
+    assert [step.result for step in intent.steps] == [{"addresses": ["10.0.0.7"], "interface": {"id": "eni-1"}}, None]
+    assert stored.dead_letters[0].intent == intent
+    assert [one.instance_type for one in stored.limits] == ["m5.large"]
+    assert (stored.subnets[0].id, stored.security_groups[0].id, stored.blocks[0].subnet_id) == (
+        "subnet-1",
+        "sg-1",
+        "subnet-2",
+    )
+    assert await store.lead("another", 10) == 2
+
+
+async def nodes_are_as_they_were(database: Database) -> None:
+    stored = await SqlRegistryStore(database).load()
+    assert [(node.name, node.state, node.labels) for node in stored.nodes] == [
+        ("node-1", NodeState.LOST, {"rack": "7"})
+    ]
+    assert [(one.node, one.id, one.addresses) for one in stored.endpoints] == [("node-1", "c1/eth0", ("10.0.0.7",))]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_replicas_that_start_at_once_do_not_meet(store_url: str, package: str) -> None:
+    async with (
+        open_database(store_url) as one,
+        open_database(store_url) as two,
+        open_database(store_url) as three,
+    ):
+        await asyncio.gather(*(migrate(database, package) for database in (one, two, three)))
+        assert await one.read(lambda connection: current(connection, package)) == versions(package)[-1]
+
+
+async def test_packages_share_a_database(store_database: Database) -> None:
+    await store_database.write(lambda connection: connection.execute(text("CREATE TABLE of_somebody_else (a INTEGER)")))
+    await migrate(store_database, "ipam.migrations")
+    newest = versions("ipam.migrations")[-1]
+    assert await store_database.read(lambda c: current(c, "ipam.migrations")) == newest
+    assert await store_database.read(lambda c: current(c, "services.registry.migrations")) is None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_a_database_of_a_newer_release_is_refused_and_left_alone(store_database: Database, package: str) -> None:
+    await migrate(store_database, package)
+    newer = text(f"UPDATE {version_table(package)} SET version_num = '9999'")
+    await store_database.write(lambda connection: connection.execute(newer))
+    with pytest.raises(StoreError, match="9999") as refused:
+        await migrate(store_database, package)
+    assert refused.value.kind == "precondition"
+    assert "newer release" in refused.value.remedy
+    assert await store_database.read(lambda connection: current(connection, package)) == "9999"
