@@ -215,6 +215,7 @@ class LocalPool:
         but no fence is reported ready before it is on the disk."""
         with self._apply_lock:
             with self._changed:
+                interfaces = self.kept(interfaces)
                 lifted = self._merge(interfaces)
                 self._expire(self._clock.monotonic())
                 upserts = [one for one in interfaces.values() if self._journalled.get(one.id) != one]
@@ -225,6 +226,13 @@ class LocalPool:
             self._journalled = dict(interfaces)
             self._ready(fenced)
         self._on_change()
+
+    def kept(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, PoolInterface]:
+        """`interfaces`, and those that vanished from them but carry pods still: these go on, and get no new ones."""
+        with self._changed:
+            carrying = {lease.interface_id for lease in self._leases.values()}
+            vanished = [one for one in self._interfaces.values() if one.id in carrying and one.id not in interfaces]
+            return {**interfaces, **{one.id: replace(one, addresses={}) for one in vanished}}
 
     def settle(self) -> float | None:
         """Ends cooldowns that are over and fences what may be fenced by now. Returns seconds to the next end, if any.
@@ -278,7 +286,7 @@ class LocalPool:
             rows = []
             for interface in self._interfaces.values():
                 addresses = interface.addresses
-                in_use = sum(address in self._owners for address in addresses)
+                in_use = sum(lease.interface_id == interface.id for lease in self._leases.values())
                 cooling = sum(address in self._cooling for address in addresses)
                 fenced = sum(address in self._fences for address in addresses)
                 free = len(self._free[interface.id])
@@ -298,7 +306,7 @@ class LocalPool:
             for address, owner in self._owners.items():
                 holder = self._leases[owner].pod or str(owner)
                 interface = self._interfaces.get(self._home.get(address, ""))
-                if interface is None and self._home:
+                if interface is None and self._interfaces:
                     message = f"{address} is in use by {holder} but is no longer in the node's pool"
                 elif interface is not None and interface.addresses[address] is AddressState.RELEASING:
                     message = f"{address} is in use by {holder} but the service is releasing it"

@@ -1,0 +1,13 @@
+"""The node daemon: gives pods addresses and wires them, whether or not any central service is there.
+
+The map:
+
+    settings.py       what an operator may set
+    wiring.py         builds the parts, in order
+    cni.py            the socket that the CNI plugin asks; cni_request.py, cni_result.py: the specification's words
+    pods.py           add, remove, check: lease and kernel together, one pod at a time
+    network.py        the pool's interfaces in the kernel, level-triggered
+    clients.py        streams to IPAM and registry: pool in; usage, endpoints and heartbeats out
+    handlers.py       NodeService on the local socket; explain.py answers "why not"
+    cni/              the plugin itself, in C
+"""

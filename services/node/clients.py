@@ -1,0 +1,240 @@
+"""Streams to the central services. Each may be gone for any time: the node goes on, and tells all when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from ipam.model import PoolInterface, Usage
+from services.api.ipam import convert
+from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
+from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
+from services.api.watch.v1 import watch_pb2
+from services.node.pods import Attached
+from services.runtime.watch import Follower, FollowState, Mirror, Position
+
+_COALESCE_S = 0.005
+
+
+class Signal:
+    """Says "something changed" from any thread to those who wait on the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: list[asyncio.Event] = []
+
+    def subscribe(self) -> asyncio.Event:
+        event = asyncio.Event()
+        self._events.append(event)
+        return event
+
+    def fire(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._set)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    def _set(self) -> None:
+        for event in self._events:
+            event.set()
+
+
+class Connection(Protocol):
+    """A stream as it is shown to people."""
+
+    service: str
+    target: str
+
+    @property
+    def state(self) -> FollowState: ...
+
+
+class _Stream:
+    """One channel at a time: a fresh one for each attempt, so that renewed certificates are used."""
+
+    def __init__(self, connect: Callable[[], grpc.aio.Channel]) -> None:
+        self._connect = connect
+        self._channel: grpc.aio.Channel | None = None
+
+    async def fresh(self) -> grpc.aio.Channel:
+        await self.close()
+        self._channel = self._connect()
+        return self._channel
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+
+class IpamClient:
+    """Announces the node, takes its pool, reports its usage.
+
+    :param take: brings a whole pool into force; returns what is not, by interface id.
+    :param changed: set whenever the usage may have changed.
+    """
+
+    service = "ipam"
+
+    def __init__(
+        self,
+        target: str,
+        connect: Callable[[], grpc.aio.Channel],
+        spec: ipam_pb2.NodeSpec,
+        *,
+        take: Callable[[Mapping[str, PoolInterface]], Awaitable[Mapping[str, str]]],
+        usage: Callable[[], Usage],
+        changed: asyncio.Event,
+    ) -> None:
+        self.target = target
+        self._stream = _Stream(connect)
+        self._spec = spec
+        self._take = take
+        self._usage = usage
+        self._changed = changed
+        self._mirror: Mirror[PoolInterface] = Mirror()
+        self._follower: Follower[ipam_pb2.WatchRequest, ipam_pb2.WatchResponse] = Follower(
+            "ipam", self._open, self._apply, _ipam_ack, on_state=self._on_state
+        )
+
+    @property
+    def state(self) -> FollowState:
+        return self._follower.state
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follower.run())
+                tasks.create_task(self._report())
+        finally:
+            await self._stream.close()
+
+    async def _open(self, position: Position) -> Any:
+        call = ipam_pb2_grpc.IpamServiceStub(await self._stream.fresh()).Watch()
+        usage = convert.usage_to(self._usage())
+        opening = ipam_pb2.WatchRequest.Open(node=self._spec, position=position.to_proto(), usage=usage)
+        await call.write(ipam_pb2.WatchRequest(open=opening))
+        return call
+
+    async def _apply(self, response: ipam_pb2.WatchResponse) -> Mapping[str, str] | None:
+        interfaces = {one.id: convert.interface_from(one) for one in response.interfaces}
+        self._mirror.apply(response.header, interfaces, list(response.deleted_interfaces))
+        if not response.header.complete:
+            return None
+        return await self._take(self._mirror.state)
+
+    def _on_state(self, state: FollowState) -> None:
+        # What changed while the stream was being opened was told to nobody.
+        if state.connected:
+            self._changed.set()
+
+    async def _report(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(_COALESCE_S)
+            self._changed.clear()
+            if self._follower.state.connected:
+                await self._follower.send(ipam_pb2.WatchRequest(usage=convert.usage_to(self._usage())))
+
+
+def _ipam_ack(ack: watch_pb2.Ack) -> ipam_pb2.WatchRequest:
+    return ipam_pb2.WatchRequest(ack=ack)
+
+
+class RegistryClient:
+    """Registers the node, tells its pods, and that it lives.
+
+    :param endpoints: all pods as they are now.
+    :param changed: set whenever they may have changed.
+    """
+
+    service = "registry"
+
+    def __init__(
+        self,
+        target: str,
+        connect: Callable[[], grpc.aio.Channel],
+        node: registry_pb2.Node,
+        *,
+        endpoints: Callable[[], Sequence[registry_pb2.Endpoint]],
+        changed: asyncio.Event,
+        heartbeat_s: float,
+    ) -> None:
+        self.target = target
+        self.state = FollowState()
+        self._stream = _Stream(connect)
+        self._node = node
+        self._endpoints = endpoints
+        self._changed = changed
+        self._heartbeat_s = heartbeat_s
+        self._told: dict[str, registry_pb2.Endpoint] = {}
+        self._follower: Follower[registry_pb2.WatchRequest, registry_pb2.WatchResponse] = Follower(
+            "registry", self._open, self._ignore, None, on_state=self._on_state
+        )
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follower.run())
+                tasks.create_task(self._heartbeat())
+                tasks.create_task(self._report())
+        finally:
+            await self._stream.close()
+
+    async def _open(self, position: Position) -> Any:
+        call = registry_pb2_grpc.RegistryServiceStub(await self._stream.fresh()).Watch()
+        opening = registry_pb2.WatchRequest.Open(node=self._node, position=position.to_proto(), subscribe=False)
+        await call.write(registry_pb2.WatchRequest(open=opening))
+        whole = {one.id: one for one in self._endpoints()}
+        endpoints = registry_pb2.WatchRequest.Endpoints(replace=True, upserted=whole.values())
+        await call.write(registry_pb2.WatchRequest(endpoints=endpoints))
+        self._told = whole
+        # A registry that has nothing to send still took two messages.
+        self.state = FollowState(connected=True)
+        self._changed.set()
+        return call
+
+    async def _ignore(self, response: registry_pb2.WatchResponse) -> None:
+        return None
+
+    def _on_state(self, state: FollowState) -> None:
+        self.state = state
+
+    async def _heartbeat(self) -> None:
+        beat = registry_pb2.WatchRequest(heartbeat=registry_pb2.WatchRequest.Heartbeat())
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            await self._follower.send(beat)
+
+    async def _report(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(_COALESCE_S)
+            self._changed.clear()
+            now = {one.id: one for one in self._endpoints()}
+            upserted = [one for key, one in now.items() if self._told.get(key) != one]
+            deleted = [key for key in self._told if key not in now]
+            if not upserted and not deleted:
+                continue
+            change = registry_pb2.WatchRequest.Endpoints(upserted=upserted, deleted_ids=deleted)
+            # If the stream is down, the next one begins with all of them.
+            if await self._follower.send(registry_pb2.WatchRequest(endpoints=change)):
+                self._told = now
+
+
+def registry_endpoint(node: str, attached: Attached) -> registry_pb2.Endpoint:
+    """A pod as the registry is told of it."""
+    lease = attached.lease
+    message = registry_pb2.Endpoint(
+        id=str(lease.owner),
+        node=node,
+        pod=lease.pod,
+        addresses=[lease.address],
+        mac=attached.endpoint.mac,
+        interface_id=lease.interface_id,
+    )
+    message.created_at.FromNanoseconds(int(lease.created_at * 1e9))
+    return message

@@ -1,0 +1,130 @@
+"""The pool's interfaces in the kernel, level-triggered: told the whole pool, it brings what differs into force.
+
+Whatever happens (a new pool, a device that appears, time) only says "look again". The kernel comes first and the pool
+second: an address is leased only once its packets would find their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Mapping
+
+import structlog
+
+from datapath.errors import DatapathError
+from datapath.model import CloudLink, RoutingReport
+from datapath.ports import Routing
+from ipam.errors import StoreError
+from ipam.local import LocalPool
+from ipam.model import PoolInterface
+
+# Devices come with a burst of events; looking once behind it is enough.
+_DEBOUNCE_S = 0.05
+
+_log = structlog.get_logger("network")
+
+
+class Network:
+    """Keeps the kernel as the pool wants it.
+
+    :param interval_s: how often it looks without an event.
+    """
+
+    def __init__(self, routing: Routing, pool: LocalPool, *, interval_s: float = 30.0) -> None:
+        self._routing = routing
+        self._pool = pool
+        self._interval_s = interval_s
+        self._lock = threading.Lock()
+        self._report = RoutingReport()
+        self._look_again = asyncio.Event()
+
+    @property
+    def report(self) -> RoutingReport:
+        return self._report
+
+    def mtu_of(self, interface_id: str) -> int:
+        return self._report.mtus.get(interface_id, 0)
+
+    def restore(self) -> None:
+        """Brings the pool of the journal into force, as far as the kernel lets it.
+
+        Without one, nothing is touched: whatever an earlier life left keeps pods talking until IPAM tells more."""
+        if self._pool.interfaces():
+            self._bring(self._pool.interfaces())
+
+    async def take(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
+        """Brings a whole pool into force. Returns what is not, by interface id. Raises StoreError."""
+        return await asyncio.to_thread(self._take, dict(interfaces))
+
+    async def run(self) -> None:
+        """Looks again when devices change, and every `interval_s`."""
+        events = self._routing.events()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(events.fileno(), lambda: self._look_again.set() if events.drain() else None)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval_s):
+                        await self._look_again.wait()
+                        await asyncio.sleep(_DEBOUNCE_S)
+                self._look_again.clear()
+                await asyncio.to_thread(self._again)
+        finally:
+            loop.remove_reader(events.fileno())
+            events.close()
+
+    def _take(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
+        with self._lock:
+            problems = self._bring(self._pool.kept(interfaces))
+            self._pool.apply(interfaces)
+            return {name: why for name, why in problems.items() if name in interfaces}
+
+    def _again(self) -> None:
+        with self._lock:
+            if self._pool.interfaces():
+                self._bring(self._pool.interfaces())
+
+    def _bring(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
+        try:
+            report = self._routing.reconcile([_link(one, self._kept(one)) for one in interfaces.values()])
+        except DatapathError as error:
+            _log.error("the kernel refuses", error=error.message)
+            problems = {name: error.message for name in interfaces if name not in self._report.devices}
+            self._pool.set_unusable(problems)
+            return dict.fromkeys(interfaces, error.message)
+        if report.problems != self._report.problems:
+            for name, why in report.problems.items():
+                _log.warning("interface is not in force", interface=name, why=why)
+        if report.added or report.removed:
+            _log.info("kernel brought in line", added=report.added, removed=report.removed)
+        self._report = report
+        self._pool.set_unusable(report.problems)
+        return report.problems
+
+    def _kept(self, interface: PoolInterface) -> frozenset[str]:
+        """Addresses that pods hold though the pool has lost them: their packets still go by the old interface."""
+        return frozenset(lease.address for lease in self._pool.leases() if lease.interface_id == interface.id)
+
+
+def _link(interface: PoolInterface, kept: frozenset[str]) -> CloudLink:
+    return CloudLink(
+        name=interface.id,
+        mac=interface.mac.lower(),
+        device_index=interface.device_index,
+        gateway=interface.gateway,
+        primary_address=interface.primary_address,
+        addresses=frozenset(interface.addresses) | kept,
+    )
+
+
+async def settle(pool: LocalPool, longest_s: float = 1.0) -> None:
+    """Ends cooldowns in time, for those who wait and for the reports; runs until cancelled."""
+    while True:
+        next_s: float | None = None
+        try:
+            next_s = await asyncio.to_thread(pool.settle)
+        except StoreError as error:
+            _log.error("the journal refuses", error=error.message)
+        await asyncio.sleep(longest_s if next_s is None else min(max(next_s, 0.02), longest_s))

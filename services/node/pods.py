@@ -1,0 +1,132 @@
+"""Pods on this node: their lease and their place in the kernel, always both or neither.
+
+Blocking and thread-safe; requests for one container run one after the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from datapath.errors import DatapathError
+from datapath.model import Endpoint, host_device, pod_mac
+from datapath.ports import Endpoints
+from ipam.errors import NotFound
+from ipam.local import Lease, LocalPool, Owner
+
+_log = structlog.get_logger("pods")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A pod's interface: its lease, and how it stands in the kernel."""
+
+    lease: Lease
+    endpoint: Endpoint
+
+
+class Pods:
+    """
+    :param mtu_of: MTU in bytes for pods on a cloud interface, by its id; 0: the kernel's default.
+    :param wait_s: how long an ADD waits for a free address.
+    """
+
+    def __init__(
+        self, pool: LocalPool, endpoints: Endpoints, *, mtu_of: Callable[[str], int], wait_s: float = 2.0
+    ) -> None:
+        self._pool = pool
+        self._endpoints = endpoints
+        self._mtu_of = mtu_of
+        self._wait_s = wait_s
+        self._locks: dict[str, tuple[threading.Lock, list[None]]] = {}
+        self._locks_lock = threading.Lock()
+
+    def add(self, owner: Owner, *, netns: str, pod: str = "", network: str = "") -> Attached:
+        """Idempotent. Raises PoolEmpty, StoreError, DatapathError; then nothing new is left behind."""
+        with self._alone(owner):
+            fresh = self._pool.find(owner) is None
+            attributes = {"netns": netns, "network": network}
+            lease = self._pool.lease(owner, pod=pod, attributes=attributes, wait_s=self._wait_s)
+            if not fresh and lease.attributes.get("netns") != netns:
+                lease = self._pool.amend(owner, attributes) or lease
+            attached = self._attached(lease)
+            try:
+                self._endpoints.wire(attached.endpoint)
+            except BaseException:
+                if fresh:
+                    self._pool.cancel(owner)
+                raise
+            return attached
+
+    def remove(self, owner: Owner) -> Lease | None:
+        """Idempotent; an owner that was never there is fine. Raises StoreError, DatapathError."""
+        with self._alone(owner):
+            lease = self._pool.find(owner)
+            device = host_device(owner.container_id, owner.interface_name)
+            self._endpoints.unwire(device, lease.address if lease else "")
+            return self._pool.free(owner)
+
+    def check(self, owner: Owner, *, netns: str) -> Attached:
+        """Raises NotFound without a lease, NotWired if the kernel differs from it."""
+        with self._alone(owner):
+            lease = self._pool.find(owner)
+            if lease is None:
+                raise NotFound(f"{owner} has no address on this node", field="CNI_CONTAINERID")
+            attached = self._attached(lease)
+            self._endpoints.check(attached.endpoint)
+            return attached
+
+    def collect(self, valid: Collection[Owner], *, network: str) -> Sequence[Lease]:
+        """Removes the pods of `network` that are not among `valid`. Goes on behind a failure, and raises it then."""
+        removed, failure = [], None
+        for lease in self._pool.leases():
+            if lease.attributes.get("network", "") != network or lease.owner in valid:
+                continue
+            try:
+                self.remove(lease.owner)
+                removed.append(lease)
+                _log.info("pod collected", owner=str(lease.owner), address=lease.address)
+            except DatapathError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return removed
+
+    def restore(self) -> None:
+        """After a start: puts back what is missing on the node's side. Running pods are not touched."""
+        for line in self._endpoints.restore([self._attached(lease).endpoint for lease in self._pool.leases()]):
+            _log.warning("restored", what=line)
+
+    def attached(self) -> Sequence[Attached]:
+        return [self._attached(lease) for lease in self._pool.leases()]
+
+    def _attached(self, lease: Lease) -> Attached:
+        owner = lease.owner
+        endpoint = Endpoint(
+            host_device=host_device(owner.container_id, owner.interface_name),
+            netns=lease.attributes.get("netns", ""),
+            device=owner.interface_name,
+            address=lease.address,
+            mac=pod_mac(lease.address),
+            mtu=self._mtu_of(lease.interface_id),
+        )
+        return Attached(lease, endpoint)
+
+    @contextmanager
+    def _alone(self, owner: Owner) -> Iterator[None]:
+        key = owner.container_id
+        with self._locks_lock:
+            lock, users = self._locks.setdefault(key, (threading.Lock(), []))
+            users.append(None)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._locks_lock:
+                users.pop()
+                if not users:
+                    self._locks.pop(key, None)

@@ -1,0 +1,141 @@
+"""Builds the node daemon. The only place where its parts meet.
+
+What the kernel and the journal hold comes first, then the sockets that ask for it, then the central services: their
+absence delays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import grpc
+
+from datapath.endpoints.wiring import KernelEndpoints
+from datapath.routes.kernel import KernelRouting
+from ipam.journal import Journal
+from ipam.local import LocalPool
+from services.api.ipam.v1 import ipam_pb2
+from services.api.node.v1 import node_pb2_grpc
+from services.api.registry.v1 import registry_pb2
+from services.node.clients import Connection, IpamClient, RegistryClient, Signal, registry_endpoint
+from services.node.cni import CniHandler, CniServer
+from services.node.handlers import NodeHandlers
+from services.node.network import Network, settle
+from services.node.pods import Pods
+from services.node.settings import Settings
+from services.runtime.client import aio_channel
+from services.runtime.clock import SystemClock
+from services.runtime.lifecycle import Lifecycle
+from services.runtime.server import GrpcServer, allow
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+async def build(settings: Settings, life: Lifecycle) -> None:
+    version = metadata.version("plimsoll")
+    signal = Signal()
+    journal = await life.enter(Journal(settings.state_dir / "node.db"))
+    pool = LocalPool(
+        journal,
+        SystemClock(),
+        boot_id=_boot_id(),
+        cooldown_s=settings.cooldown_s,
+        choice=settings.choice,
+        on_change=signal.fire,
+    )
+    endpoints, routing = KernelEndpoints(), KernelRouting()
+    network = Network(routing, pool, interval_s=settings.reconcile_interval_s)
+    mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
+    pods = Pods(pool, endpoints, mtu_of=mtu_of, wait_s=settings.address_wait_s)
+    await asyncio.to_thread(_restore, endpoints, network, pods)
+
+    connections: list[Connection] = []
+    server = GrpcServer(settings, policy={"/plimsoll.node.v1.NodeService/*": allow()})
+    handlers = NodeHandlers(
+        settings.name,
+        version,
+        pool=pool,
+        pods=pods,
+        endpoints=endpoints,
+        network=network,
+        connections=lambda: connections,
+    )
+    server.add(node_pb2_grpc.add_NodeServiceServicer_to_server, handlers, "plimsoll.node.v1.NodeService")
+    await life.enter(server)
+    await life.enter(CniServer(settings.cni_socket, CniHandler(pods, pool)))
+    life.spawn("network", network.run)
+    life.spawn("settle", lambda: settle(pool))
+
+    if settings.ipam:
+        ipam = IpamClient(
+            settings.ipam,
+            _connector(settings, settings.ipam, f"service/ipam-{settings.cloud}"),
+            node_spec(settings),
+            take=network.take,
+            usage=pool.usage,
+            changed=signal.subscribe(),
+        )
+        connections.append(ipam)
+        life.spawn("ipam", ipam.run)
+    if settings.registry:
+        registry = RegistryClient(
+            settings.registry,
+            _connector(settings, settings.registry, "service/registry"),
+            registry_node(settings, version, routing),
+            endpoints=lambda: [registry_endpoint(settings.name, one) for one in pods.attached()],
+            changed=signal.subscribe(),
+            heartbeat_s=settings.heartbeat_interval_s,
+        )
+        connections.append(registry)
+        life.spawn("registry", registry.run)
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip()
+
+
+def _restore(endpoints: KernelEndpoints, network: Network, pods: Pods) -> None:
+    endpoints.prepare()
+    network.restore()
+    pods.restore()
+
+
+def _connector(settings: Settings, target: str, identity: str) -> Callable[[], grpc.aio.Channel]:
+    return lambda: aio_channel(target, settings.tls, identity)
+
+
+def node_spec(settings: Settings) -> ipam_pb2.NodeSpec:
+    """What this node says of itself; what it leaves unset is the service's to decide."""
+    spec = ipam_pb2.NodeSpec(
+        name=settings.name,
+        instance_id=settings.instance_id,
+        instance_type=settings.instance_type,
+        subnet_ids=settings.subnet_ids,
+        subnet_tags=settings.subnet_tags,
+        security_group_ids=settings.security_group_ids,
+        security_group_tags=settings.security_group_tags,
+        exclude_interface_tags=settings.exclude_interface_tags,
+        labels=settings.labels,
+        first_interface_index=settings.first_interface_index,
+        delete_on_termination=settings.delete_on_termination,
+        release_excess=settings.release_excess,
+    )
+    if settings.watermarks is not None:
+        spec.watermarks.CopyFrom(ipam_pb2.Watermarks(**settings.watermarks.model_dump()))
+    return spec
+
+
+def registry_node(settings: Settings, version: str, routing: KernelRouting) -> registry_pb2.Node:
+    return registry_pb2.Node(
+        name=settings.name,
+        addresses=[str(one) for one in settings.addresses] or list(routing.node_addresses()),
+        labels=settings.labels,
+        cloud=settings.cloud,
+        instance_id=settings.instance_id,
+        instance_type=settings.instance_type,
+        zone=settings.zone,
+        version=version,
+    )
