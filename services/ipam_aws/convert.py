@@ -1,0 +1,73 @@
+"""Views of the service as messages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ipam.model import Finding, Level
+from ipam.views import PoolView, Status, SubnetView
+from services.api.ipam.convert import interface_to, node_spec_to, timestamp
+from services.api.ipam.convert_work import operation_to
+from services.api.ipam.v1 import ipam_pb2 as pb
+
+_LEVELS: Final = {
+    Level.OK: pb.FINDING_LEVEL_OK,
+    Level.WAITING: pb.FINDING_LEVEL_WAITING,
+    Level.PROBLEM: pb.FINDING_LEVEL_PROBLEM,
+}
+
+
+def pool_to(view: PoolView) -> pb.Pool:
+    return pb.Pool(
+        node=node_spec_to(view.spec),
+        instance_type=view.instance_type,
+        zone=view.zone,
+        interfaces=[interface_to(each) for each in view.interfaces.values()],
+        attached=view.attached,
+        in_use=view.in_use,
+        cooling=view.cooling,
+        needed=view.needed,
+        excess=view.excess,
+        capacity=view.capacity,
+        interface_limit=view.interface_limit,
+        addresses_per_interface=view.addresses_per_interface,
+        connected=view.connected,
+        pending_pods=view.pending_pods,
+        open_intents=view.open_intents,
+        last_error=view.last_error,
+        last_synced_at=timestamp(view.last_synced_at),
+    )
+
+
+def finding_to(finding: Finding) -> pb.Finding:
+    return pb.Finding(
+        level=_LEVELS[finding.level], subject=finding.subject, message=finding.message, remedy=finding.remedy
+    )
+
+
+def status_to(status: Status, *, cloud: str, account: str, region: str) -> pb.GetStatusResponse:
+    return pb.GetStatusResponse(
+        cloud=cloud,
+        account=account,
+        region=region,
+        leader=status.leader,
+        nodes=status.nodes,
+        nodes_in_deficit=status.nodes_in_deficit,
+        nodes_at_capacity=status.nodes_at_capacity,
+        open_intents=status.open_intents,
+        dead_letters=status.dead_letters,
+        operations=[operation_to(each) for each in status.operations],
+        subnets=[_subnet_to(each) for each in status.subnets],
+        last_resync_at=timestamp(status.last_resync_at),
+    )
+
+
+def _subnet_to(subnet: SubnetView) -> pb.SubnetStatus:
+    return pb.SubnetStatus(
+        id=subnet.id,
+        cidr=subnet.cidr,
+        zone=subnet.zone,
+        free=max(0, subnet.free),
+        blocked_until=timestamp(subnet.blocked_until_at),
+        blocked_why=subnet.blocked_why,
+    )

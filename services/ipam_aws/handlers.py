@@ -1,0 +1,149 @@
+"""IpamService: nodes watch their own pool, people look and explain. No decisions: those are PoolService's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from ipam.errors import InvalidInput
+from ipam.model import DeadLetter, Intent, NodeSpec
+from ipam.service import PoolService
+from services.api.ipam import convert, convert_work
+from services.api.ipam.v1 import ipam_pb2 as pb
+from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
+from services.ipam_aws.convert import finding_to, pool_to, status_to
+from services.ipam_aws.pages import page
+from services.ipam_aws.topics import PoolTopics
+from services.runtime.server import identity, require_node
+from services.runtime.watch import Position, Subscription
+
+log = structlog.get_logger(__name__)
+
+OPEN_TIMEOUT_S: Final = 10.0
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class IpamHandlers(pb_grpc.IpamServiceServicer):
+    """:param defaults: what a node gets that sets nothing itself."""
+
+    def __init__(
+        self, service: PoolService, topics: PoolTopics, defaults: NodeSpec, *, cloud: str, account: str, region: str
+    ) -> None:
+        self._service = service
+        self._topics = topics
+        self._defaults = defaults
+        self._place = {"cloud": cloud, "account": account, "region": region}
+
+    async def Watch(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.WatchRequest], context: Context
+    ) -> AsyncIterator[Any]:
+        opened = await _first(request_iterator)
+        spec = convert.node_spec_from(opened.node, self._defaults)
+        require_node(identity(context), spec.name)
+        session = await self._service.announce(spec, convert.usage_from(opened.usage))
+        subscription = self._topics.subscribe(spec.name, Position.from_proto(opened.position))
+        hearing = asyncio.create_task(self._hear(spec.name, session, request_iterator, subscription))
+        log.info("node connected", node=spec.name, instance=spec.instance_id)
+        try:
+            async for message in subscription.encoded():
+                yield message
+            if hearing.done():
+                hearing.result()
+            self._topics.check_leads()
+        finally:
+            hearing.cancel()
+            self._topics.unsubscribe(spec.name, subscription)
+            await self._service.disconnected(spec.name, session)
+            log.info("node disconnected", node=spec.name)
+
+    async def _hear(
+        self,
+        node: str,
+        session: int,
+        requests: AsyncIterator[pb.WatchRequest],
+        subscription: Subscription[pb.Interface],
+    ) -> None:
+        """What the node says, until it says no more; then its stream ends."""
+        try:
+            async for request in requests:
+                match request.WhichOneof("message"):
+                    case "usage":
+                        await self._service.report(node, convert.usage_from(request.usage), session)
+                    case "ack":
+                        errors = {each.key: each.reason for each in request.ack.errors}
+                        if errors and errors != subscription.errors:
+                            log.warning("node could not bring interfaces into force", node=node, errors=errors)
+                        subscription.acknowledge(Position.from_proto(request.ack.position), errors)
+                    case other:
+                        raise InvalidInput(
+                            f"{other or 'an empty message'} does not belong here", field="message",
+                            remedy="open once, then send usage and ack",
+                        )  # fmt: skip
+        finally:
+            subscription.close()
+
+    async def GetPool(self, request: pb.GetPoolRequest, context: Context) -> pb.GetPoolResponse:  # noqa: N802
+        require_node(identity(context), request.node)
+        return pb.GetPoolResponse(pool=pool_to(self._service.pool(request.node)))
+
+    async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:  # noqa: N802
+        views = sorted(self._service.pools(), key=lambda view: view.spec.name)
+        part, token = page(views, lambda view: view.spec.name, request.page_size, request.page_token)
+        return pb.ListPoolsResponse(pools=[pool_to(view) for view in part], next_page_token=token)
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
+        require_node(identity(context), request.node)
+        return pb.ExplainResponse(findings=[finding_to(each) for each in self._service.explain(request.node)])
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
+        return status_to(self._service.status(), **self._place)
+
+    async def Resync(self, request: pb.ResyncRequest, context: Context) -> pb.ResyncResponse:  # noqa: N802
+        return pb.ResyncResponse(intent_id=await self._service.resync())
+
+    async def ListIntents(  # noqa: N802
+        self, request: pb.ListIntentsRequest, context: Context
+    ) -> pb.ListIntentsResponse:
+        intents = sorted(self._service.intents(request.node), key=_age)
+        part, token = page(intents, _age, request.page_size, request.page_token)
+        return pb.ListIntentsResponse(intents=[convert_work.intent_to(each) for each in part], next_page_token=token)
+
+    async def ListDeadLetters(  # noqa: N802
+        self, request: pb.ListDeadLettersRequest, context: Context
+    ) -> pb.ListDeadLettersResponse:
+        letters = sorted(self._service.dead_letters(), key=_death)
+        part, token = page(letters, _death, request.page_size, request.page_token)
+        return pb.ListDeadLettersResponse(
+            dead_letters=[convert_work.dead_letter_to(each) for each in part], next_page_token=token
+        )
+
+    async def GetDeadLetter(  # noqa: N802
+        self, request: pb.GetDeadLetterRequest, context: Context
+    ) -> pb.GetDeadLetterResponse:
+        return pb.GetDeadLetterResponse(dead_letter=convert_work.dead_letter_to(self._service.dead_letter(request.id)))
+
+    async def ReplayDeadLetter(  # noqa: N802
+        self, request: pb.ReplayDeadLetterRequest, context: Context
+    ) -> pb.ReplayDeadLetterResponse:
+        return pb.ReplayDeadLetterResponse(intent_id=await self._service.replay(request.id))
+
+
+async def _first(requests: AsyncIterator[pb.WatchRequest]) -> pb.WatchRequest.Open:
+    async with asyncio.timeout(OPEN_TIMEOUT_S):
+        async for request in requests:
+            if request.WhichOneof("message") == "open":
+                return request.open
+            break
+    raise InvalidInput("a watch begins with `open`", field="message", remedy="send open first")
+
+
+def _age(intent: Intent) -> str:
+    return f"{intent.created_at:020.6f}/{intent.id}"
+
+
+def _death(letter: DeadLetter) -> str:
+    return f"{letter.died_at:020.6f}/{letter.id}"

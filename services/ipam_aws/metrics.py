@@ -1,0 +1,142 @@
+"""What `ipam-aws` tells Prometheus: its pools as they are when asked, and what has happened since it started."""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Callable, Iterator
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ipam.errors import IpamError
+from ipam.model import AddressState, IntentKind, Outcome
+from ipam.service import PoolService
+from ipam.views import PoolView, Status
+
+_DURATION_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+_POOL_GAUGES: dict[str, tuple[str, Callable[[PoolView], float]]] = {
+    "addresses_attached": ("Addresses attached to the node.", lambda view: view.attached),
+    "addresses_needed": ("Addresses that the node lacks by its marks.", lambda view: view.needed),
+    "addresses_excess": ("Addresses that the node has above its marks.", lambda view: view.excess),
+    "addresses_capacity": ("Addresses that the instance can hold; 0 while unknown.", lambda view: view.capacity),
+    "pending_pods": ("Pods of the node that wait for an address.", lambda view: view.pending_pods),
+    "interface_candidates": (
+        "Interfaces of the node that have room for another address.",
+        lambda view: sum(len(each.addresses) + 1 < view.addresses_per_interface for each in view.interfaces.values()),
+    ),
+    "interface_slots_empty": (
+        "Interfaces that could still be attached to the node.",
+        lambda view: max(0, view.interface_limit - len(view.interfaces)),
+    ),
+    "node_connected": ("1 while the node's stream is open.", lambda view: view.connected),
+}
+
+
+class IpamMetrics:
+    """Counters of events; handlers feed them."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._intents = Histogram(
+            "plimsoll_ipam_intent_duration_seconds",
+            "From a worker's claim of an intent to its outcome: done, retry or giveup.",
+            ["kind", "outcome"],
+            buckets=_DURATION_BUCKETS,
+            registry=registry,
+        )
+        self._releases = Counter(
+            "plimsoll_ipam_release_checks",
+            "Addresses that workers asked to release, by the answer of the lease check.",
+            ["answer"],
+            registry=registry,
+        )
+        self._resyncs = Counter("plimsoll_ipam_resyncs", "Full listings merged.", registry=registry)
+        self._corrected = Counter(
+            "plimsoll_ipam_resync_corrections", "Instances that a full listing found different.", registry=registry
+        )
+
+    def completed(self, kind: IntentKind, outcome: Outcome, seconds: float) -> None:
+        self._intents.labels(str(kind), type(outcome).__name__.lower()).observe(seconds)
+
+    def release_asked(self, *, allowed: int, refused: int) -> None:
+        self._releases.labels("allowed").inc(allowed)
+        self._releases.labels("refused").inc(refused)
+
+    def resynced(self, corrected: int) -> None:
+        self._resyncs.inc()
+        self._corrected.inc(corrected)
+
+
+class PoolCollector(Collector):
+    """Reads the service when Prometheus asks, in the loop that owns it. Without the lead there is only that to tell."""
+
+    def __init__(self, service: PoolService) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("leader", "1 while this replica leads.", float(self._service.leads))
+        if not self._service.leads:
+            return
+        try:
+            views, status = self._service.pools(), self._service.status()
+            intents = Count(str(each.kind) for each in self._service.intents())
+        except IpamError:
+            return
+        yield from _of_pools(views)
+        yield from _of_status(status)
+        family = GaugeMetricFamily("plimsoll_ipam_intents_open", "Intents that are owed to the cloud.", labels=["kind"])
+        for kind in IntentKind:
+            family.add_metric([str(kind)], intents[str(kind)])
+        yield family
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: names are known when collected."""
+        return iter(())
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"plimsoll_ipam_{name}", text, value=value)
+
+
+def _of_pools(views: list[PoolView]) -> Iterator[Metric]:
+    for name, (text, read) in _POOL_GAUGES.items():
+        family = GaugeMetricFamily(f"plimsoll_ipam_{name}", text, labels=["node"])
+        for view in views:
+            family.add_metric([view.spec.name], float(read(view)))
+        yield family
+    family = GaugeMetricFamily("plimsoll_ipam_addresses", "Addresses of the node by state.", labels=["node", "state"])
+    for view in views:
+        states = Count(state for each in view.interfaces.values() for state in each.addresses.values())
+        for state in AddressState:
+            family.add_metric([view.spec.name, str(state)], states[state])
+    yield family
+
+
+def _of_status(status: Status) -> Iterator[Metric]:
+    nodes = GaugeMetricFamily("plimsoll_ipam_nodes", "Nodes by category.", labels=["category"])
+    for category, count in (
+        ("total", status.nodes),
+        ("in-deficit", status.nodes_in_deficit),
+        ("at-capacity", status.nodes_at_capacity),
+    ):
+        nodes.add_metric([category], count)
+    yield nodes
+    yield _gauge("dead_letters", "Intents that gave up and were not replayed.", status.dead_letters)
+    yield _gauge("last_resync_timestamp_seconds", "When the last full listing ended; 0: never.", status.last_resync_at)
+    free = GaugeMetricFamily("plimsoll_ipam_subnet_free", "Free addresses of a subnet.", labels=["subnet", "zone"])
+    blocked = GaugeMetricFamily(
+        "plimsoll_ipam_subnet_blocked", "1 while the subnet is passed over.", labels=["subnet", "zone"]
+    )
+    for subnet in status.subnets:
+        free.add_metric([subnet.id, subnet.zone], subnet.free)
+        blocked.add_metric([subnet.id, subnet.zone], float(subnet.blocked_until_at > 0))
+    yield free
+    yield blocked
+    calls = CounterMetricFamily(
+        "plimsoll_ipam_cloud_calls", "Calls that workers made, as they reported them.", labels=["operation", "outcome"]
+    )
+    for each in status.operations:
+        calls.add_metric([each.operation, "ok"], each.calls - each.throttled - each.failed)
+        calls.add_metric([each.operation, "throttled"], each.throttled)
+        calls.add_metric([each.operation, "failed"], each.failed)
+    yield calls

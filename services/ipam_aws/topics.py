@@ -1,0 +1,70 @@
+"""What each node is told: one topic per node, keyed by interface. Their life is one term of leadership."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ipam.errors import NotLeader
+from ipam.model import PoolInterface
+from services.api.ipam.convert import interface_to
+from services.api.ipam.v1 import ipam_pb2 as pb
+from services.runtime.watch import Batch, Position, Subscription, Topic
+
+
+class PoolTopics:
+    """Fed by PoolService's callbacks `publish` and `lead`; nodes subscribe."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, Topic[pb.Interface]] = {}
+        self._subscriptions: dict[str, set[Subscription[pb.Interface]]] = {}
+        self._leads = False
+
+    def publish(self, node: str, interfaces: Mapping[str, PoolInterface]) -> None:
+        """All that `node` is to know from now on."""
+        if not interfaces and node not in self._subscriptions:
+            self._topics.pop(node, None)
+            return
+        self._topic(node).replace({key: interface_to(each) for key, each in interfaces.items()})
+
+    def lead(self, leads: bool) -> None:
+        """Without the lead nothing here is true any more: streams end, and nodes look for the leader."""
+        self._leads = leads
+        if leads:
+            return
+        for subscriptions in list(self._subscriptions.values()):
+            for subscription in list(subscriptions):
+                subscription.close()
+        self._topics.clear()
+
+    def check_leads(self) -> None:
+        """Raises NotLeader."""
+        if not self._leads:
+            raise NotLeader(
+                "this replica does not lead any more", remedy="connect to the replica that leads", retry_after_s=1.0
+            )
+
+    def subscribe(self, node: str, position: Position) -> Subscription[pb.Interface]:
+        subscription = self._topic(node).subscribe(position, name=node)
+        self._subscriptions.setdefault(node, set()).add(subscription)
+        return subscription
+
+    def unsubscribe(self, node: str, subscription: Subscription[pb.Interface]) -> None:
+        subscription.close()
+        left = self._subscriptions.get(node, set())
+        left.discard(subscription)
+        if not left:
+            self._subscriptions.pop(node, None)
+            topic = self._topics.get(node)
+            if topic is not None and not len(topic):
+                del self._topics[node]
+
+    def _topic(self, node: str) -> Topic[pb.Interface]:
+        topic = self._topics.get(node)
+        if topic is None:
+            topic = self._topics[node] = Topic(_encode)
+        return topic
+
+
+def _encode(batch: Batch[pb.Interface]) -> bytes:
+    message = pb.WatchResponse(header=batch.header(), interfaces=batch.upserts, deleted_interfaces=batch.deletes)
+    return message.SerializeToString()

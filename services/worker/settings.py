@@ -1,0 +1,92 @@
+"""Settings of `worker`: whose intents it takes, where the cloud is, and how many calls the account allows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.ipam_aws.settings import Account, RedisUrl, Tags, check_redis_url, check_region
+from services.runtime.settings import ServiceSettings
+from services.worker.buckets import BudgetLimits, Rate
+
+CallsPerS = Annotated[float, Field(gt=0, le=10_000)]
+Burst = Annotated[float, Field(ge=1, le=10_000)]
+
+
+class BudgetSettings(BaseModel):
+    """The account's allowance in this region; every worker of it must be told the same."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mutate_per_s: CallsPerS = Field(default=10.0, description="ceiling of mutating calls a second")
+    mutate_burst: Burst = Field(default=20.0, description="mutating calls at once after a pause")
+    read_per_s: CallsPerS = Field(default=20.0, description="ceiling of reading calls a second")
+    read_burst: Burst = Field(default=40.0, description="reading calls at once after a pause")
+    total_per_s: CallsPerS = Field(
+        default=25.0, description="ceiling of all calls a second; mutations draw from it first"
+    )
+    total_burst: Burst = Field(default=50.0, description="calls at once after a pause")
+    cut_factor: float = Field(
+        default=0.5, gt=0, lt=1, description="the rate is multiplied by it when the cloud throttles"
+    )
+    cut_interval_s: float = Field(default=2.0, ge=0, le=60, description="least time between two cuts")
+    growth_share: float = Field(
+        default=0.02, gt=0, le=10, description="part of the ceiling regained in a second of success"
+    )
+    fallback_share: float = Field(
+        default=0.2, gt=0, le=1, description="part of it that this worker takes while Redis is away"
+    )
+
+    def limits(self) -> BudgetLimits:
+        return BudgetLimits(
+            mutate=Rate(self.mutate_per_s, self.mutate_burst),
+            read=Rate(self.read_per_s, self.read_burst),
+            total=Rate(self.total_per_s, self.total_burst),
+            cut_factor=self.cut_factor,
+            cut_interval_s=self.cut_interval_s,
+            growth_share=self.growth_share,
+        )
+
+
+class Settings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="PLIMSOLL_WORKER_", extra="forbid")
+
+    cloud: Literal["aws"] = Field("aws", description="whose interfaces to speak to")
+    account: Account
+    region: str = Field(description="AWS region, such as eu-west-1")
+    cluster: str = Field(
+        "plimsoll", pattern=r"^[A-Za-z0-9._-]{1,63}$", description="the cluster that the IPAM service manages"
+    )
+    ipam: str = Field(description="the IPAM service: host:port, or unix:/path on this machine")
+    ipam_identity: str = Field("service/ipam-aws", description="who it must prove to be: service/<name>")
+    redis: RedisUrl = "unix:///run/plimsoll/redis.sock"
+    endpoint_url: str = Field("", description="another address of the cloud's API, for a lab; empty: the cloud's own")
+    exclude_interface_tags: Tags = Field(default_factory=dict, description="interfaces with all of them are not seen")
+    interface_tags: Tags = Field(default_factory=dict, description="more tags on interfaces that are created")
+    threads: int = Field(16, ge=1, le=256, description="intents performed at the same time")
+    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="calls that the account allows")
+
+    @field_validator("redis")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        return check_redis_url(value)
+
+    @field_validator("region")
+    @classmethod
+    def _region(cls, value: str) -> str:
+        return check_region(value)
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("write http://host:port or https://host:port")
+        return value
+
+    @model_validator(mode="after")
+    def _reaches_ipam(self) -> Self:
+        if not self.ipam.startswith("unix:") and self.tls is None and not self.insecure_loopback:
+            raise ValueError("ipam: a service on the network needs tls.ca, tls.certificate and tls.key")
+        return self

@@ -1,0 +1,121 @@
+"""A bad setting is named with its value and with what is accepted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ipam.config import IpamConfig
+from ipam.model import Limits, NodeSpec, Watermarks
+from services.ipam_aws.settings import Settings, parse_tags, read_limits
+from services.runtime.settings import SettingsError, load
+
+PLACE = ["--account", "123456789012", "--region", "eu-west-1"]
+
+
+def settings(*argv: str, environ: dict[str, str] | None = None) -> Settings:
+    return load(Settings, [*PLACE, *argv], environ=environ or {})
+
+
+def test_what_is_not_set_is_the_domains_own_default() -> None:
+    config = settings().config()
+    assert config == IpamConfig(account="123456789012", region="eu-west-1")
+    assert settings().node_defaults() == NodeSpec(name="", instance_id="")
+
+
+def test_every_knob_of_the_domain_can_be_set() -> None:
+    elsewhere = {"limits_override", "interface_tags"}  # a file, and the worker that creates interfaces
+    assert set(IpamConfig.__dataclass_fields__) - elsewhere <= set(Settings.model_fields)
+
+
+def test_nodes_take_the_services_marks_and_selections() -> None:
+    chosen = settings(
+        "--watermarks.pre-allocate", "4", "--watermarks.min-allocate", "15", "--subnet-tags", "role=pods",
+        "--security-group-ids", "sg-0a,sg-0b", "--first-interface-index", "1", "--no-release-excess",
+    )  # fmt: skip
+    spec = chosen.node_defaults()
+    assert spec.watermarks == chosen.config().watermarks == Watermarks(4, 15)
+    assert (spec.subnet_tags, spec.security_group_ids) == ({"role": "pods"}, ("sg-0a", "sg-0b"))
+    assert (spec.first_interface_index, spec.release_excess) == (1, False)
+
+
+def test_lists_and_tags_come_by_environment_too() -> None:
+    chosen = settings(
+        environ={
+            "PLIMSOLL_IPAM_AWS_SUBNET_TAGS": "role=pods,tier=a",
+            "PLIMSOLL_IPAM_AWS_SUBNET_IDS": "subnet-1,subnet-2",
+            "PLIMSOLL_IPAM_AWS_WATERMARKS__MAX_ALLOCATE": "20",
+        }
+    )
+    assert chosen.subnet_tags == {"role": "pods", "tier": "a"}
+    assert chosen.subnet_ids == ("subnet-1", "subnet-2")
+    assert chosen.watermarks.max_allocate == 20
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--account", "12"], ["account", "'12'"]),
+        (["--region", "mars"], ["region", "'mars'", "eu-west-1"]),
+        (["--subnet-tags", "role"], ["subnet_tags", "key=value"]),
+        (["--subnet-ids", "vpc-1"], ["subnet_ids", "vpc-1", "subnet-"]),
+        (["--security-group-ids", "10.0.0.0/33"], ["security_group_ids", "10.0.0.0/33", "sg-"]),
+        (["--watermarks.pre-allocate", "-1"], ["watermarks.pre_allocate", "-1"]),
+        (["--watermarks.min-allocate", "9", "--watermarks.max-allocate", "5"], ["watermarks", "max_allocate (5)"]),
+        (["--redis", "localhost:6379"], ["redis", "localhost:6379", "redis://host:port/db"]),
+        (["--store", "sqlite://relative.db"], ["store", "sqlite:////path"]),
+        (["--urgent-fraction", "1.5"], ["urgent_fraction", "1.5"]),
+        (["--limits-file", "/nonexistent/limits.toml"], ["limits_file", "/nonexistent/limits.toml"]),
+        (["--listen", "0.0.0.0:7402"], ["tls"]),
+        (["--pre-allocate", "3"], ["pre-allocate"]),
+    ],
+)
+def test_a_bad_value_is_named(argv: list[str], words: list[str]) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        settings(*argv)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [{"a": "1", "b": ""}, "a=1,b=", ["a=1", "b="]])
+def test_tags_may_be_a_table_or_texts(value: object) -> None:
+    assert parse_tags(value) == {"a": "1", "b": ""}
+
+
+@pytest.mark.parametrize(("value", "word"), [("a", "'a'"), (["a=1", "b"], "'b'"), ({"": "1"}, "''"), ("=1", "''")])
+def test_a_malformed_tag_filter_is_named(value: object, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        parse_tags(value)
+
+
+@pytest.fixture(params=["toml", "json"])
+def limits_text(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"limits.{request.param}"
+    types = {"m9x.large": {"interfaces": 3, "ipv4_per_interface": 10}}
+    toml = '["m9x.large"]\ninterfaces = 3\nipv4_per_interface = 10\n'
+    path.write_text(json.dumps(types) if request.param == "json" else toml)
+    return path
+
+
+def test_limits_of_a_file_win_over_the_clouds(limits_text: Path) -> None:
+    config = settings("--limits-file", str(limits_text)).config()
+    assert config.limits_override == {"m9x.large": Limits("m9x.large", 3, 10)}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "is not TOML"),
+        ("a = 1", "a: Input should be a valid dictionary"),
+        ('["m9x.large"]\ninterfaces = 0\nipv4_per_interface = 10', "m9x.large.interfaces: .* not 0"),
+        ('["m9x.large"]\ninterfaces = 3', "m9x.large.ipv4_per_interface: Field required"),
+        ('["m9x.large"]\ninterfaces = 3\nipv4_per_interface = 10\ncidr = "10.0.0.0/8"', "m9x.large.cidr: Extra"),
+    ],
+)
+def test_a_bad_limits_file_names_type_and_field(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_limits(path)
