@@ -3,6 +3,7 @@
     IpamError
     ├── InvalidInput            a setting, a request or a file says something that cannot be
     ├── NotFound                no such node, pool, intent or dead letter
+    ├── NotLeader               another replica leads; ask that one
     ├── StaleFence              somebody else holds the intent now; stop at once
     ├── AddressConflict         an address would belong to two owners
     ├── PoolEmpty               the node's pool holds no free address; the pod must wait
@@ -55,6 +56,10 @@ class InvalidInput(IpamError):
 
 class NotFound(IpamError):
     kind = "not_found"
+
+
+class NotLeader(IpamError):
+    kind = "precondition"
 
 
 class StaleFence(IpamError):

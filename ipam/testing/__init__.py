@@ -3,10 +3,15 @@
 clock   FakeClock
 store   MemoryStore
 cloud   FakeCloud, Fault
+bridge  DirectQueue, FreeBudget, LocalJournal
 """
 
+from ipam.testing.bridge import DirectQueue, FreeBudget, LocalJournal, on_loop
 from ipam.testing.clock import FakeClock
 from ipam.testing.cloud import AWS_LIKE, FakeCloud, Fault
 from ipam.testing.store import MemoryStore
 
-__all__ = ["AWS_LIKE", "FakeClock", "FakeCloud", "Fault", "MemoryStore"]
+__all__ = [
+    "AWS_LIKE", "DirectQueue", "FakeClock", "FakeCloud", "Fault", "FreeBudget", "LocalJournal", "MemoryStore",
+    "on_loop",
+]  # fmt: skip

@@ -1,0 +1,355 @@
+"""One attempt at bringing an instance more addresses.
+
+The goal is a number of addresses on the instance, not a number of calls: whatever an earlier attempt achieved before
+its worker died counts, so trying again never brings twice as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ipam.calls import Calls, Facts
+from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted, Throttled, Unavailable
+from ipam.model import (
+    Claim,
+    CloudInterface,
+    Done,
+    GiveUp,
+    Instance,
+    Limits,
+    NodeSpec,
+    Operation,
+    Outcome,
+    Retry,
+    SecurityGroup,
+    Step,
+    Subnet,
+)
+from ipam.plan import CallLimits, Plan, PlannedAssign, PlannedCall, Shortfall, attached, free_indices, plan_allocation
+from ipam.ports import CloudProvider
+from ipam.tags import INTENT_TAG, STEP_TAG
+
+ROUNDS = 8
+SUBNET_RETRY_S = 30.0
+
+
+@dataclass(slots=True)
+class Found:
+    """What an attempt learns, for its report. `instance` stays None while nothing new is known of it."""
+
+    instance: Instance | None = None
+    instance_gone: bool = False
+    subnets: tuple[Subnet, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
+    limits: Limits | None = None
+    blocked: dict[str, str] = field(default_factory=dict)
+
+
+class Allocation:
+    """:param tags: put on every interface created."""
+
+    def __init__(
+        self,
+        provider: CloudProvider,
+        calls: Calls,
+        facts: Facts,
+        claim: Claim,
+        spec: NodeSpec,
+        found: Found,
+        tags: Mapping[str, str],
+    ) -> None:
+        self._provider = provider
+        self._calls = calls
+        self._facts = facts
+        self._claim = claim
+        self._spec = spec
+        self._found = found
+        self._tags = tags
+        self._goal = claim.intent.want + attached(spec, claim.instance)
+        self._subnets = {subnet.id: subnet for subnet in claim.subnets}
+        self._groups = list(claim.security_groups)
+        self._limits = claim.limits
+        self._refreshed = False
+        self._instance: Instance | None = claim.instance
+
+    def run(self) -> Outcome:
+        if self._instance is None or self._claim.intent.steps:
+            self._read()
+        self._know()
+        for step in self._claim.intent.steps:
+            if step.operation is Operation.CREATE_INTERFACE:
+                self._adopt(step)
+        for _ in range(ROUNDS):
+            want = self._missing()
+            if want <= 0:
+                return Done()
+            plan = self._plan(want)
+            if plan.shortfall in (Shortfall.NO_SUBNET, Shortfall.NO_SECURITY_GROUP) and not self._refreshed:
+                self._refresh()
+                plan = self._plan(want)
+            if not plan.calls:
+                return _outcome_of(plan)
+            self._carry_out(plan)
+        return Retry(1.0, "the instance or its subnets change faster than they can be planned for")
+
+    # knowing
+
+    @property
+    def _now(self) -> Instance:
+        assert self._instance is not None, "run() reads it first"
+        return self._instance
+
+    def _missing(self) -> int:
+        return self._goal - attached(self._spec, self._now)
+
+    def _set(self, instance: Instance) -> None:
+        self._instance = self._found.instance = instance
+
+    def _read(self) -> None:
+        instance_id = self._spec.instance_id
+        self._set(self._calls.read("read-instance", lambda: self._provider.instance(instance_id)))
+
+    def _know(self) -> None:
+        """Reads what the service did not know yet."""
+        if self._limits is None or self._limits.instance_type != self._now.type:
+            self._limits = self._found.limits = self._limits_of(self._now.type)
+        if any(each.subnet_id not in self._subnets for each in self._now.interfaces):
+            self._refresh_subnets()
+
+    def _limits_of(self, instance_type: str) -> Limits:
+        try:
+            return self._facts.limits(self._calls, instance_type)
+        except Rejected as error:
+            raise Rejected(
+                f"the cloud knows no limits of instance type {instance_type!r}: {error.message}", code=error.code,
+                operation=error.operation, remedy="add the type to limits_override",
+            ) from error  # fmt: skip
+
+    def _refresh_subnets(self) -> None:
+        self._found.subnets = tuple(self._facts.subnets(self._calls))
+        self._subnets = {subnet.id: subnet for subnet in self._found.subnets}
+
+    def _refresh(self) -> None:
+        """What is known of subnets and groups does not allow a plan; perhaps it is old."""
+        self._refreshed = True
+        self._refresh_subnets()
+        self._found.security_groups = tuple(self._facts.security_groups(self._calls))
+        self._groups = list(self._found.security_groups)
+
+    def _plan(self, want: int) -> Plan:
+        can = self._provider.capabilities
+        return plan_allocation(
+            self._spec, self._now, want=want, limits=self._limits,
+            calls=CallLimits(can.creates_interfaces, can.max_addresses_per_call, can.max_addresses_on_create),
+            subnets=self._subnets.values(), security_groups=self._groups,
+            blocked=self._claim.blocked_subnet_ids | self._found.blocked.keys(),
+        )  # fmt: skip
+
+    # acting
+
+    def _carry_out(self, plan: Plan) -> None:
+        """Writes the whole plan down, then does it; leaves early when the cloud's answer calls for another plan."""
+        written = self._steps(plan)
+        self._calls.write_down(step for steps in written for step in steps)
+        for position, (call, steps) in enumerate(zip(plan.calls, written, strict=True)):
+            try:
+                if isinstance(call, PlannedAssign):
+                    self._assign(call, steps[0])
+                else:
+                    self._add_interface(steps[0])
+            except SubnetExhausted as error:
+                self._block(error.subnet_id or call.subnet_id, error)
+            except LimitReached as error:
+                self._reconsider(error)
+            else:
+                continue
+            self._void(written[position:])
+            return
+
+    def _void(self, written: list[list[Step]]) -> None:
+        """Another plan takes the place of these steps."""
+        settled = {step.number for step in self._calls.steps if step.result is not None}
+        for steps in written:
+            for step in steps:
+                if step.number not in settled:
+                    self._calls.settle(replace(step, result={"void": True}))
+
+    def _steps(self, plan: Plan) -> list[list[Step]]:
+        number = self._calls.next_number
+        written = []
+        for call in plan.calls:
+            steps = self._steps_of(call, number)
+            number += len(steps)
+            written.append(steps)
+        return written
+
+    def _steps_of(self, call: PlannedCall, number: int) -> list[Step]:
+        if isinstance(call, PlannedAssign):
+            return [Step(number, Operation.ASSIGN_ADDRESSES, call.interface_id, {"count": call.count})]
+        token = f"{self._claim.intent.id}-{number}"
+        create = Step(
+            number, Operation.CREATE_INTERFACE, call.subnet_id,
+            {
+                "security_group_ids": list(call.security_group_ids), "secondary_count": call.secondary_count,
+                "device_index": call.device_index, "network_card": call.network_card,
+                "tags": {**self._tags, INTENT_TAG: self._claim.intent.id, STEP_TAG: str(number)},
+            },
+            client_token=token,
+        )  # fmt: skip
+        steps = [create, Step(number + 1, Operation.ATTACH_INTERFACE, self._spec.instance_id, {"create": number})]
+        if self._protects:
+            steps.append(Step(number + 2, Operation.PROTECT_INTERFACE, self._spec.instance_id, {"create": number}))
+        return steps
+
+    @property
+    def _protects(self) -> bool:
+        return self._spec.delete_on_termination and self._provider.capabilities.delete_on_termination
+
+    def _assign(self, call: PlannedAssign, step: Step) -> None:
+        new = self._calls.mutate(
+            Operation.ASSIGN_ADDRESSES,
+            lambda: self._provider.assign_addresses(interface_id=call.interface_id, count=call.count),
+        )
+        self._calls.settle(replace(step, result={"addresses": list(new)}))
+        interfaces = tuple(
+            replace(each, addresses=(*each.addresses, *new)) if each.id == call.interface_id else each
+            for each in self._now.interfaces
+        )
+        self._set(replace(self._now, interfaces=interfaces))
+
+    def _add_interface(self, step: Step) -> None:
+        created = self._create(step)
+        self._calls.settle(replace(step, result={"interface_id": created.id}))
+        try:
+            self._attach(step, created)
+        except (Throttled, Unavailable):
+            raise  # it may be attached, or can be later: the next attempt sees
+        except CloudError:
+            self._discard(step, created.id)
+            raise
+        self._protect(created.id)
+
+    def _create(self, step: Step) -> CloudInterface:
+        arguments = step.arguments
+        groups, tags = arguments["security_group_ids"], arguments["tags"]
+        count = arguments["secondary_count"]
+        assert isinstance(groups, list)
+        assert isinstance(tags, Mapping)
+        assert isinstance(count, (int, float))
+        return self._calls.mutate(
+            Operation.CREATE_INTERFACE,
+            lambda: self._provider.create_interface(
+                subnet_id=step.target, security_group_ids=groups, secondary_count=int(count), tags=tags,
+                description=f"pods of {self._spec.name}", client_token=step.client_token,
+            ),
+        )  # fmt: skip
+
+    def _attach(self, step: Step, created: CloudInterface) -> None:
+        """Attaches at the planned index, or at the next one that is free. Raises LimitReached when none is."""
+        planned = step.arguments.get("device_index")
+        index = int(planned) if isinstance(planned, (int, float)) else -1
+        for _ in range(ROUNDS):
+            assert self._limits is not None
+            free = free_indices(self._spec, self._now, self._limits)
+            if not free:
+                raise LimitReached("no device index is free", operation=Operation.ATTACH_INTERFACE)
+            index = index if index in free else free[0]
+            try:
+                interface = self._calls.mutate(
+                    Operation.ATTACH_INTERFACE, lambda at=index: self._provider.attach_interface(  # type: ignore[misc]
+                        interface_id=created.id, instance_id=self._spec.instance_id, device_index=at, network_card=0
+                    ),
+                )  # fmt: skip
+            except Conflict:
+                self._read()
+                if any(each.id == created.id for each in self._now.interfaces):
+                    return
+                continue
+            interface = replace(
+                interface, addresses=interface.addresses or created.addresses, tags=interface.tags or created.tags
+            )
+            interfaces = sorted((*self._now.interfaces, interface), key=lambda each: each.device_index)
+            self._set(replace(self._now, interfaces=tuple(interfaces)))
+            return
+        raise LimitReached("every device index is taken by others", operation=Operation.ATTACH_INTERFACE)
+
+    def _protect(self, interface_id: str) -> None:
+        interface = next((each for each in self._now.interfaces if each.id == interface_id), None)
+        if interface is None or interface.delete_on_termination or not self._protects:
+            return
+        self._calls.mutate(
+            Operation.PROTECT_INTERFACE,
+            lambda: self._provider.protect_interface(interface_id=interface_id, attachment_id=interface.attachment_id),
+        )
+        interfaces = tuple(
+            replace(each, delete_on_termination=True) if each.id == interface_id else each
+            for each in self._now.interfaces
+        )
+        self._set(replace(self._now, interfaces=interfaces))
+
+    def _discard(self, step: Step, interface_id: str) -> None:
+        """Deletes an interface that could not be attached. Should that fail, it is collected as leaked later."""
+        number = self._calls.next_number
+        delete = Step(number, Operation.DELETE_INTERFACE, interface_id, {"create": step.number})
+        self._calls.write_down([delete])
+        try:
+            self._calls.mutate(
+                Operation.DELETE_INTERFACE, lambda: self._provider.delete_interface(interface_id=interface_id)
+            )
+        except CloudError as error:
+            self._calls.settle(replace(delete, result={"error": error.code or str(error)}))
+        else:
+            self._calls.settle(replace(delete, result={}))
+        self._calls.settle(replace(step, result={"discarded": interface_id}))
+
+    def _adopt(self, step: Step) -> None:
+        """Ends what an earlier attempt began: its interface may be missing, detached, or attached but unprotected."""
+        result = step.result or {}
+        if "void" in result or "discarded" in result:
+            return
+        interface_id = result.get("interface_id")
+        for each in self._now.interfaces:
+            made_by_us = (each.tags.get(INTENT_TAG), each.tags.get(STEP_TAG)) == (
+                self._claim.intent.id, str(step.number),
+            )  # fmt: skip
+            if each.id == interface_id or made_by_us:
+                self._protect(each.id)
+                return
+        try:
+            if self._missing() > 0:
+                self._add_interface(step)
+            elif interface_id:
+                self._discard(step, str(interface_id))
+        except SubnetExhausted as error:
+            self._block(error.subnet_id or step.target, error)
+        except LimitReached as error:
+            self._reconsider(error)
+        except (Gone, Conflict, Rejected):
+            self._calls.settle(replace(step, result={"void": True}))
+            self._read()
+
+    # learning from refusals
+
+    def _block(self, subnet_id: str, error: CloudError) -> None:
+        self._found.blocked[subnet_id] = error.message
+
+    def _reconsider(self, error: CloudError) -> None:
+        """The instance holds more, or may hold less, than was thought."""
+        before, limits = self._instance, self._limits
+        self._read()
+        self._facts.forget_limits(self._now.type)
+        try:
+            self._limits = self._found.limits = self._limits_of(self._now.type)
+        except Rejected:
+            raise error from None  # the limits come from an override
+        if (self._instance, self._limits) == (before, limits):
+            raise error
+
+
+def _outcome_of(plan: Plan) -> Outcome:
+    if plan.shortfall is Shortfall.AT_CAPACITY:
+        return Done()
+    if plan.shortfall is Shortfall.NO_SUBNET:
+        return Retry(SUBNET_RETRY_S, plan.why)
+    return GiveUp(f"{plan.why}; {plan.remedy}" if plan.remedy else plan.why)

@@ -1,0 +1,167 @@
+"""A worker's hands: every cloud call goes through here, within the budget, under the lease, and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from ipam.errors import CloudError, Throttled
+from ipam.model import (
+    Claim,
+    Limits,
+    Operation,
+    OperationClass,
+    OperationCount,
+    SecurityGroup,
+    Step,
+    Subnet,
+)
+from ipam.ports import Budget, Clock, CloudProvider, IntentJournal
+
+T = TypeVar("T")
+FACTS_TTL_S = 5.0
+RENEWALS = 8
+
+
+class Calls:
+    """The calls of one attempt at one intent.
+
+    :param started: monotonic time before the claim was asked for; its lease may have begun as early.
+    """
+
+    def __init__(self, budget: Budget, journal: IntentJournal, clock: Clock, claim: Claim, started: float) -> None:
+        self._budget = budget
+        self._journal = journal
+        self._clock = clock
+        self._claim = claim
+        self._lease_until = started + claim.lease_s
+        self._begun = bool(claim.intent.steps)
+        self._counts: dict[str, list[int]] = {}
+        self._steps = {step.number: step for step in claim.intent.steps}
+        self._unsaved: set[int] = set()
+
+    # steps
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        return [self._steps[number] for number in sorted(self._steps)]
+
+    @property
+    def next_number(self) -> int:
+        return max(self._steps, default=0) + 1
+
+    def write_down(self, steps: Iterable[Step]) -> None:
+        """Records steps before they are done, with the results of earlier ones. Renews the lease. Raises StaleFence."""
+        for step in steps:
+            self._steps[step.number] = step
+            self._unsaved.add(step.number)
+        asked = self._clock.monotonic()
+        unsaved = [self._steps[number] for number in sorted(self._unsaved)]
+        self._journal.record(self._claim.intent.id, self._claim.fence, unsaved)
+        self._unsaved.clear()
+        self._lease_until = asked + self._claim.lease_s
+
+    def settle(self, step: Step) -> None:
+        """Keeps a step's result; it is written down with the next steps, or with `save`."""
+        self._steps[step.number] = step
+        self._unsaved.add(step.number)
+
+    def save(self) -> None:
+        if self._unsaved:
+            self.write_down(())
+
+    # calls
+
+    def mutate(self, operation: Operation, call: Callable[[], T]) -> T:
+        self._acquire(OperationClass.MUTATE)
+        result = self._call(OperationClass.MUTATE, operation, call)
+        self._begun = True
+        return result
+
+    def read(self, operation: str, call: Callable[[], T]) -> T:
+        self._acquire(OperationClass.READ)
+        return self._call(OperationClass.READ, operation, call)
+
+    def operations(self) -> tuple[OperationCount, ...]:
+        return tuple(OperationCount(operation, *counts) for operation, counts in sorted(self._counts.items()))
+
+    def _acquire(self, operation_class: OperationClass) -> None:
+        for attempt in range(RENEWALS):
+            self._hold_lease()
+            # At most half of what is left, so that the lease is sure to outlive the wait.
+            deadline_s = max((self._lease_until - self._clock.monotonic()) / 2, 0.1)
+            try:
+                self._budget.acquire(operation_class, begun=self._begun, deadline_s=deadline_s)
+            except Throttled as error:
+                if attempt + 1 == RENEWALS or not self._begun:
+                    error.message = f"no turn within the budget of the account: {error.message}"
+                    raise
+            else:
+                break
+        self._hold_lease()
+
+    def _hold_lease(self) -> None:
+        """Asks whether the intent is still ours when less than a third of its lease is left. Raises StaleFence."""
+        if self._lease_until - self._clock.monotonic() < self._claim.lease_s / 3:
+            self.write_down(())
+
+    def _call(self, operation_class: OperationClass, operation: str, call: Callable[[], T]) -> T:
+        counts = self._counts.setdefault(str(operation), [0, 0, 0])
+        counts[0] += 1
+        try:
+            result = call()
+        except Throttled:
+            counts[1] += 1
+            self._budget.throttled(operation_class)
+            raise
+        except CloudError:
+            counts[2] += 1
+            raise
+        self._budget.succeeded(operation_class)
+        return result
+
+
+class Facts:
+    """Listings that many attempts need at about the same time, read once for all; and limits, read once ever."""
+
+    def __init__(self, provider: CloudProvider, clock: Clock) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._subnets: tuple[float, Sequence[Subnet]] | None = None
+        self._groups: tuple[float, Sequence[SecurityGroup]] | None = None
+        self._limits: dict[str, Limits] = {}
+
+    def subnets(self, calls: Calls) -> Sequence[Subnet]:
+        with self._lock:
+            if self._subnets is None or self._stale(self._subnets[0]):
+                listed = calls.read("read-subnets", self._provider.subnets)
+                self._subnets = (self._clock.monotonic(), listed)
+            return self._subnets[1]
+
+    def security_groups(self, calls: Calls) -> Sequence[SecurityGroup]:
+        with self._lock:
+            if self._groups is None or self._stale(self._groups[0]):
+                listed = calls.read("read-security-groups", self._provider.security_groups)
+                self._groups = (self._clock.monotonic(), listed)
+            return self._groups[1]
+
+    def limits(self, calls: Calls, instance_type: str) -> Limits:
+        """Raises Rejected for a type that the cloud does not know."""
+        with self._lock:
+            if instance_type not in self._limits:
+                self._limits[instance_type] = calls.read("read-limits", lambda: self._provider.limits(instance_type))
+            return self._limits[instance_type]
+
+    def forget(self) -> None:
+        """What the cloud just said contradicts what was read."""
+        with self._lock:
+            self._subnets = self._groups = None
+
+    def forget_limits(self, instance_type: str) -> None:
+        with self._lock:
+            self._limits.pop(instance_type, None)
+
+    def _stale(self, at: float) -> bool:
+        return self._clock.monotonic() - at >= FACTS_TTL_S

@@ -1,0 +1,187 @@
+"""Why a node has, or has not, the addresses it should have: findings, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ipam.config import IpamConfig
+from ipam.fleet import Fleet, OpenIntent
+from ipam.model import AddressState, Finding, IntentKind, Level
+from ipam.plan import CallLimits, Shortfall, plan_allocation
+from ipam.pools import Pool
+from ipam.review import Reviewer
+from ipam.watermarks import excess, needed
+
+
+def explain(fleet: Fleet, reviewer: Reviewer, config: IpamConfig, pool: Pool, *, now: float) -> list[Finding]:
+    """`now` is monotonic. Findings come in the order in which one would look."""
+    findings = list(_node(pool))
+    missing = False
+    if pool.usage is not None and pool.instance is not None:
+        counts = pool.counts()
+        missing = needed(counts.attached, counts.used, pool.spec.watermarks) > 0 or counts.pending > 0
+        findings += _watermark(pool, config, now)
+        findings += _limits(reviewer, pool, missing)
+    if missing:
+        findings += _facts(fleet, reviewer, pool, now)
+    opened = fleet.intents.get(pool.intent_id)
+    if opened is not None:
+        findings += _intent(opened, now)
+    findings += _dead(fleet, pool)
+    findings += _release(pool, now)
+    findings += _disputes(fleet, pool)
+    return findings
+
+
+def _node(pool: Pool) -> Iterator[Finding]:
+    name = pool.spec.name
+    if pool.gone:
+        yield Finding(
+            Level.PROBLEM, "node", f"the cloud knows no instance {pool.spec.instance_id}",
+            "correct the node's instance_id, or the account and region of this service",
+        )  # fmt: skip
+    elif pool.usage is None:
+        yield Finding(
+            Level.WAITING, "node", f"{name} has not reported since this service started",
+            "see whether its node daemon runs and reaches this service",
+        )  # fmt: skip
+    elif not pool.connected:
+        yield Finding(
+            Level.WAITING, "node", f"{name} is not connected: its pool is kept as it is, and pods start from it",
+            "see whether its node daemon runs and reaches this service",
+        )  # fmt: skip
+    elif pool.instance is None:
+        yield Finding(Level.WAITING, "node", f"instance {pool.spec.instance_id} has not been read yet")
+    else:
+        yield Finding(Level.OK, "node", f"{name} is connected, instance {pool.instance.id} is a {pool.instance.type}")
+
+
+def _watermark(pool: Pool, config: IpamConfig, now: float) -> Iterator[Finding]:
+    counts = pool.counts()
+    marks = pool.spec.watermarks
+    missing = needed(counts.attached, counts.used, marks)
+    surplus = excess(counts.attached, counts.used, marks)
+    have = f"{counts.attached} addresses, {counts.used} of them used"
+    if missing:
+        waited = f" for {now - pool.deficit_since:.0f} s" if pool.deficit_since is not None else ""
+        yield Finding(
+            Level.WAITING, "watermark", f"{have}: {missing} below the lower mark{waited}",
+            f"a mild deficit waits {config.coalesce_s:g} s for more; a pod that waits is served at once",
+        )  # fmt: skip
+    elif surplus:
+        yield Finding(
+            Level.OK, "watermark", f"{have}: {surplus} above the upper mark",
+            f"they are released after {config.release_delay_s:g} s" if pool.spec.release_excess
+            else "release_excess is off: they stay",
+        )  # fmt: skip
+    else:
+        yield Finding(Level.OK, "watermark", f"{have}: between its marks")
+    if counts.pending:
+        yield Finding(Level.WAITING, "watermark", f"{counts.pending} pods wait for an address")
+    if marks.max_allocate and counts.attached >= marks.max_allocate:
+        yield Finding(
+            Level.PROBLEM if counts.pending else Level.OK, "watermark",
+            f"max_allocate {marks.max_allocate} is reached", "raise max_allocate of the node",
+        )  # fmt: skip
+
+
+def _limits(reviewer: Reviewer, pool: Pool, missing: bool) -> Iterator[Finding]:
+    limits = reviewer.limits(pool)
+    if limits is None:
+        kind = pool.instance.type if pool.instance else pool.spec.instance_type
+        yield Finding(
+            Level.WAITING, "limits", f"nothing is known of instance type {kind!r} yet", "or add it to limits_override"
+        )
+    elif missing and not reviewer.room(pool):
+        yield Finding(
+            Level.PROBLEM, "limits",
+            f"all {limits.interfaces} interfaces x {limits.ipv4_per_interface} addresses of a {limits.instance_type} "
+            "are taken", "use a larger instance type, or move pods to other nodes",
+        )  # fmt: skip
+
+
+def _facts(fleet: Fleet, reviewer: Reviewer, pool: Pool, now: float) -> Iterator[Finding]:
+    """Whether the next addresses could be planned with what is known of subnets and security groups."""
+    limits = reviewer.limits(pool)
+    if pool.instance is None or limits is None or not fleet.subnets:
+        return
+    plan = plan_allocation(
+        pool.spec, pool.instance, want=reviewer.want(pool), limits=limits,
+        calls=CallLimits(True, limits.ipv4_per_interface, limits.ipv4_per_interface),
+        subnets=fleet.subnets.values(), security_groups=list(fleet.groups.values()), blocked=fleet.blocked(now),
+    )  # fmt: skip
+    if plan.shortfall is Shortfall.NO_SUBNET:
+        yield Finding(Level.PROBLEM, "subnet", plan.why, plan.remedy)
+    elif plan.shortfall is Shortfall.NO_SECURITY_GROUP:
+        yield Finding(Level.PROBLEM, "security-group", plan.why, plan.remedy)
+    for subnet_id, (block, until) in fleet.blocks.items():
+        subnet = fleet.subnets.get(subnet_id)
+        if subnet is not None and (subnet.zone, subnet.vpc_id) == (pool.instance.zone, pool.instance.vpc_id):
+            yield Finding(
+                Level.WAITING, "subnet", f"{subnet_id} is passed over for {max(until - now, 0):.0f} s: {block.why}"
+            )
+
+
+def _intent(opened: OpenIntent, now: float) -> Iterator[Finding]:
+    intent = opened.intent
+    what = f"{intent.kind} {intent.id}"
+    if intent.kind is IntentKind.ALLOCATE:
+        what += f" of {intent.want} addresses"
+    if opened.leased(now):
+        yield Finding(Level.WAITING, "intent", f"{what} is being done by {intent.holder}, attempt {intent.attempts}")
+    elif now < opened.ready_at:
+        yield Finding(
+            Level.WAITING,
+            "intent",
+            f"{what} is tried again in {opened.ready_at - now:.0f} s, attempt {intent.attempts + 1}",
+        )
+    elif intent.holder:
+        yield Finding(Level.WAITING, "intent", f"{what} was left by {intent.holder}; another worker takes it over")
+    else:
+        yield Finding(
+            Level.WAITING, "intent", f"{what} waits for a worker", "see whether workers run and the queue is reachable"
+        )
+    if intent.last_error:
+        subject = "budget" if "budget" in intent.last_error or "throttl" in intent.last_error else "cloud"
+        yield Finding(
+            Level.PROBLEM, subject, intent.last_error,
+            "raise the account's request rate, or wait: calls are spread" if subject == "budget" else "",
+        )  # fmt: skip
+
+
+def _dead(fleet: Fleet, pool: Pool) -> Iterator[Finding]:
+    for kind in IntentKind:
+        letter = fleet.dead_letter_of(pool.spec.name, kind)
+        if letter is not None:
+            yield Finding(
+                Level.PROBLEM, "cloud", f"{kind} gave up: {letter.why}",
+                f"remove the cause, then replay dead letter {letter.id}",
+            )  # fmt: skip
+
+
+def _release(pool: Pool, now: float) -> Iterator[Finding]:
+    marked = len(pool.in_state(AddressState.MARKED))
+    ready = len(pool.in_state(AddressState.READY))
+    releasing = len(pool.in_state(AddressState.RELEASING))
+    if marked:
+        yield Finding(
+            Level.WAITING, "release", f"{marked} addresses are marked; the node has not answered "
+            f"for {max(now - pool.marked_at, 0):.0f} s",
+        )  # fmt: skip
+    if ready or releasing:
+        yield Finding(Level.OK, "release", f"{ready} addresses are fenced by the node, {releasing} are being released")
+    if pool.unanswered:
+        yield Finding(
+            Level.WAITING, "release", f"{len(pool.unanswered)} addresses were marked and the node did not answer",
+            "see the node daemon's log",
+        )  # fmt: skip
+
+
+def _disputes(fleet: Fleet, pool: Pool) -> Iterator[Finding]:
+    for address, claimant in fleet.disputes.items():
+        owner = fleet.owners.get(address, "")
+        if pool.spec.name in (claimant, owner):
+            yield Finding(
+                Level.PROBLEM, "cloud", f"{address} is on {owner}, and the cloud says on {claimant} too",
+                "both are read again; if it stays, look at both instances in the cloud",
+            )  # fmt: skip

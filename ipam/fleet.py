@@ -1,0 +1,365 @@
+"""All that the service holds in memory of one account: its pools, the work it owes, the facts it learnt.
+
+Memory is the truth while a replica leads. A change here marks what it touched; `take_changes` turns the marks into one
+transaction, so that any number of changes between two writes cost one. Nothing here waits, so nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ipam.model import (
+    AddressState,
+    CloudInterface,
+    DeadLetter,
+    Instance,
+    Intent,
+    IntentKind,
+    Limits,
+    NodeSpec,
+    OperationCount,
+    SecurityGroup,
+    Subnet,
+)
+from ipam.pools import Pool
+from ipam.ports import Block, Changes, Stored
+
+
+@dataclass(slots=True)
+class OpenIntent:
+    """An intent with its times on the monotonic clock, which no jump of the wall clock disturbs."""
+
+    intent: Intent
+    ready_at: float
+    claimed_at: float = -math.inf
+    lease_until: float = -math.inf
+    enqueued_at: float = -math.inf
+
+    def leased(self, monotonic: float) -> bool:
+        return bool(self.intent.holder) and monotonic < self.lease_until
+
+
+class Fleet:
+    """State of one account and region. Times given to it are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, Pool] = {}
+        self.nodes: dict[str, str] = {}  # instance id -> node
+        self.owners: dict[str, str] = {}  # address -> node
+        self.disputes: dict[str, str] = {}  # address -> node that claims it beside its owner
+        self.intents: dict[str, OpenIntent] = {}
+        self.dead: dict[str, DeadLetter] = {}
+        self.limits: dict[str, Limits] = {}
+        self.subnets: dict[str, Subnet] = {}
+        self.groups: dict[str, SecurityGroup] = {}
+        self.blocks: dict[str, tuple[Block, float]] = {}  # subnet id -> block, monotonic end
+        self.operations: dict[str, list[int]] = {}  # operation -> calls, throttled, failed
+        self.told: set[str] = set()  # nodes whose view changed since it was last told
+        self._dead_of: dict[tuple[str, IntentKind], str] = {}
+        self._looks: list[tuple[float, str]] = []
+        self._dirty: dict[str, set[str]] = {}
+
+    # marks
+
+    def mark(self, table: str, key: str) -> None:
+        self._dirty.setdefault(table, set()).add(key)
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._dirty)
+
+    def take_changes(self) -> Changes:
+        """What the marks stand for, as of now; clears them."""
+        dirty, self._dirty = self._dirty, {}
+        nodes = dirty.get("node", ())
+        instances = dirty.get("instance", ())
+        held = {i: pool.instance for i in instances if (pool := self.pool_of(i)) and pool.instance is not None}
+        intents = dirty.get("intent", ())
+        dead = dirty.get("dead", ())
+        blocks = dirty.get("block", ())
+        states: dict[str, AddressState] = {}
+        for instance_id in held:
+            states.update(self.pools[self.nodes[instance_id]].states)
+        for address in dirty.get("state", ()):
+            if (owner := self.owners.get(address)) is not None:
+                states[address] = self.pools[owner].states.get(address, AddressState.AVAILABLE)
+        return Changes(
+            nodes=[self.pools[name].spec for name in nodes if name in self.pools],
+            removed_nodes=[name for name in nodes if name not in self.pools],
+            instances=list(held.values()),
+            removed_instances=[instance_id for instance_id in instances if instance_id not in held],
+            address_states=states,
+            intents=[self.intents[i].intent for i in intents if i in self.intents],
+            closed_intents=[i for i in intents if i not in self.intents],
+            dead_letters=[self.dead[i] for i in dead if i in self.dead],
+            removed_dead_letters=[i for i in dead if i not in self.dead],
+            limits=[self.limits[i] for i in dirty.get("limits", ())],
+            subnets=[self.subnets[i] for i in dirty.get("subnet", ()) if i in self.subnets],
+            security_groups=[self.groups[i] for i in dirty.get("group", ()) if i in self.groups],
+            blocks=[self.blocks[i][0] for i in blocks if i in self.blocks],
+            removed_blocks=[i for i in blocks if i not in self.blocks],
+        )
+
+    # looks
+
+    def look(self, pool: Pool, at: float) -> None:
+        """Has the pool reviewed at `at`, or sooner."""
+        if at < pool.look_at:
+            pool.look_at = at
+            heapq.heappush(self._looks, (at, pool.spec.name))
+
+    def due(self, monotonic: float) -> list[Pool]:
+        due = []
+        while self._looks and self._looks[0][0] <= monotonic:
+            at, name = heapq.heappop(self._looks)
+            pool = self.pools.get(name)
+            if pool is not None and pool.look_at == at:
+                pool.look_at = math.inf
+                due.append(pool)
+        return due
+
+    def next_look(self) -> float:
+        return self._looks[0][0] if self._looks else math.inf
+
+    # nodes
+
+    def pool_of(self, instance_id: str) -> Pool | None:
+        return self.pools.get(self.nodes.get(instance_id, ""))
+
+    def put_node(self, spec: NodeSpec) -> Pool:
+        pool = self.pools.get(spec.name)
+        if pool is None:
+            pool = self.pools[spec.name] = Pool(spec)
+            self.mark("node", spec.name)
+        elif pool.spec != spec:
+            if pool.spec.instance_id != spec.instance_id:
+                self.drop_instance(pool)
+                self.nodes.pop(pool.spec.instance_id, None)
+            pool.spec = spec
+            self.mark("node", spec.name)
+            self.told.add(spec.name)
+        self.nodes[spec.instance_id] = spec.name
+        return pool
+
+    def remove_node(self, pool: Pool) -> None:
+        name = pool.spec.name
+        self.drop_instance(pool)
+        if pool.intent_id:
+            self.close_intent(pool.intent_id)
+        self.nodes.pop(pool.spec.instance_id, None)
+        del self.pools[name]
+        self.mark("node", name)
+        self.told.add(name)
+
+    def drop_instance(self, pool: Pool) -> None:
+        """Forgets the instance with all its addresses."""
+        if pool.instance is not None:
+            self._settle(pool, pool.addresses(), frozenset())
+            self.mark("instance", pool.instance.id)
+            pool.instance = None
+        self.told.add(pool.spec.name)
+
+    # instances and their addresses
+
+    def merge_instance(self, pool: Pool, instance: Instance, monotonic: float, *, count_free: bool = False) -> bool:
+        """Takes what the cloud says of the pool's instance; returns whether that differs from what was known.
+
+        An address that another node holds is not taken from it: both instances are read again, and the first owner
+        keeps it until the cloud no longer says so. `count_free` keeps the subnets' free counts in step.
+        """
+        pool.merged_at = monotonic
+        pool.gone = False
+        if instance == pool.instance:
+            return False
+        instance = self._without_disputed(pool, instance)
+        if instance == pool.instance:
+            return False
+        old = pool.addresses()
+        if count_free and pool.instance is not None:
+            self._count_free(pool.instance.interfaces, instance.interfaces)
+        pool.instance = instance
+        self._settle(pool, old, pool.addresses())
+        self.mark("instance", instance.id)
+        self.told.add(pool.spec.name)
+        return True
+
+    def _without_disputed(self, pool: Pool, instance: Instance) -> Instance:
+        name = pool.spec.name
+        disputed = set()
+        seen: set[str] = set()
+        if self.disputes:
+            claimed = {address for each in instance.interfaces for address in each.addresses}
+            for address in [a for a, node in self.disputes.items() if node == name and a not in claimed]:
+                del self.disputes[address]
+        for interface in instance.interfaces:
+            for address in interface.addresses:
+                owner = self.owners.get(address, name)
+                if owner != name:
+                    disputed.add(address)
+                    if self.disputes.get(address) != name:
+                        self.disputes[address] = name
+                        self.pools[owner].reread = True
+                        self.look(self.pools[owner], -math.inf)
+                elif address in seen:
+                    disputed.add(address)
+                seen.add(address)
+        if not disputed:
+            return instance
+        interfaces = tuple(
+            replace(each, addresses=tuple(a for a in each.addresses if a not in disputed))
+            for each in instance.interfaces
+        )
+        return replace(instance, interfaces=interfaces)
+
+    def _settle(self, pool: Pool, old: frozenset[str], new: frozenset[str]) -> None:
+        for address in old - new:
+            self.owners.pop(address, None)
+            pool.states.pop(address, None)
+            pool.unanswered.pop(address, None)
+            claimant = self.pools.get(self.disputes.pop(address, ""))
+            if claimant is not None:
+                claimant.reread = True
+                self.look(claimant, -math.inf)
+        for address in new - old:
+            self.owners[address] = pool.spec.name
+
+    def _count_free(self, old: Iterable[CloudInterface], new: Iterable[CloudInterface]) -> None:
+        change: Counter[str] = Counter()
+        for interface in new:
+            change[interface.subnet_id] += 1 + len(interface.addresses)
+        for interface in old:
+            change[interface.subnet_id] -= 1 + len(interface.addresses)
+        for subnet_id, count in change.items():
+            if count and subnet_id in self.subnets:
+                subnet = self.subnets[subnet_id]
+                self.subnets[subnet_id] = replace(subnet, free=max(subnet.free - count, 0))
+
+    def set_state(self, pool: Pool, address: str, state: AddressState) -> None:
+        if state is AddressState.AVAILABLE:
+            pool.states.pop(address, None)
+        else:
+            pool.states[address] = state
+        self.mark("state", address)
+        self.told.add(pool.spec.name)
+
+    # intents
+
+    def put_intent(self, opened: OpenIntent) -> None:
+        self.intents[opened.intent.id] = opened
+        if opened.intent.node:
+            self.pools[opened.intent.node].intent_id = opened.intent.id
+        self.mark("intent", opened.intent.id)
+
+    def close_intent(self, intent_id: str) -> None:
+        opened = self.intents.pop(intent_id, None)
+        if opened is None:
+            return
+        pool = self.pools.get(opened.intent.node)
+        if pool is not None and pool.intent_id == intent_id:
+            pool.intent_id = ""
+        self.mark("intent", intent_id)
+
+    def put_dead(self, letter: DeadLetter) -> None:
+        """Keeps one dead letter of a node and kind, the newest, so that their number is bounded."""
+        self.drop_dead(letter.intent)
+        self.dead[letter.id] = letter
+        self._dead_of[letter.intent.node, letter.intent.kind] = letter.id
+        self.mark("dead", letter.id)
+
+    def drop_dead(self, like: Intent) -> None:
+        """Forgets the dead letter of the intent's node and kind, if there is one."""
+        letter_id = self._dead_of.pop((like.node, like.kind), "")
+        if self.dead.pop(letter_id, None) is not None:
+            self.mark("dead", letter_id)
+
+    def dead_letter_of(self, node: str, kind: IntentKind) -> DeadLetter | None:
+        return self.dead.get(self._dead_of.get((node, kind), ""))
+
+    # facts
+
+    def learn(self, *, limits: Limits | None, subnets: Iterable[Subnet], groups: Iterable[SecurityGroup]) -> None:
+        if limits is not None and self.limits.get(limits.instance_type) != limits:
+            self.limits[limits.instance_type] = limits
+            self.mark("limits", limits.instance_type)
+        for subnet in subnets:
+            known = self.subnets.get(subnet.id)
+            if known == subnet:
+                continue
+            self.subnets[subnet.id] = subnet
+            self.mark("subnet", subnet.id)
+            if known is None or (known.cidr, known.vpc_cidrs) != (subnet.cidr, subnet.vpc_cidrs):
+                self.told.update(self.pools)  # what is told of an interface tells of its subnet
+        for group in groups:
+            if self.groups.get(group.id) != group:
+                self.groups[group.id] = group
+                self.mark("group", group.id)
+
+    def keep(self, *, subnets: set[str], groups: set[str]) -> None:
+        """Forgets subnets and groups that a complete listing did not have."""
+        for subnet_id in self.subnets.keys() - subnets:
+            del self.subnets[subnet_id]
+            self.told.update(self.pools)
+        for group_id in self.groups.keys() - groups:
+            del self.groups[group_id]
+
+    def block(self, block: Block, until: float) -> None:
+        self.blocks[block.subnet_id] = (block, until)
+        self.mark("block", block.subnet_id)
+
+    def blocked(self, monotonic: float) -> frozenset[str]:
+        for subnet_id in [i for i, (_, until) in self.blocks.items() if until <= monotonic]:
+            del self.blocks[subnet_id]
+            self.mark("block", subnet_id)
+        return frozenset(self.blocks)
+
+    def count(self, operations: Iterable[OperationCount]) -> None:
+        for each in operations:
+            totals = self.operations.setdefault(each.operation, [0, 0, 0])
+            totals[0] += each.calls
+            totals[1] += each.throttled
+            totals[2] += each.failed
+
+
+def restore(stored: Stored, *, now: float, monotonic: float, lease_s: float, backoff_cap_s: float) -> Fleet:
+    """The fleet as the store has it. Durations are clamped, since the wall clock may have jumped meanwhile.
+
+    Handshakes begin anew: no node has answered this replica yet. What is being released stays so.
+    """
+    fleet = Fleet()
+    instances = {instance.id: instance for instance in stored.instances}
+    for spec in stored.nodes:
+        pool = fleet.put_node(spec)
+        pool.announced_at = monotonic
+        instance = instances.pop(spec.instance_id, None)
+        if instance is not None:
+            fleet.merge_instance(pool, instance, -math.inf)
+    for address, state in stored.address_states.items():
+        owner = fleet.pools.get(fleet.owners.get(address, ""))
+        if owner is not None and state is AddressState.RELEASING:
+            owner.states[address] = state
+    fleet.learn(limits=None, subnets=stored.subnets, groups=stored.security_groups)
+    fleet.limits = {limits.instance_type: limits for limits in stored.limits}
+    for block in stored.blocks:
+        fleet.blocks[block.subnet_id] = (block, monotonic + max(block.until_at - now, 0.0))
+    for letter in sorted(stored.dead_letters, key=lambda each: each.died_at):
+        fleet.put_dead(letter)
+    fleet._dirty.clear()
+    fleet.told.clear()
+    for instance_id in instances:
+        fleet.mark("instance", instance_id)
+    for address, state in stored.address_states.items():
+        if state is not AddressState.RELEASING:
+            fleet.mark("state", address)
+    for intent in sorted(stored.intents, key=lambda each: (not each.holder, each.created_at)):
+        ready_at = monotonic + min(max(intent.not_before_at - now, 0.0), backoff_cap_s)
+        lease = min(max(intent.lease_until_at - now, 0.0), lease_s) if intent.holder else -math.inf
+        node = fleet.pools.get(intent.node)
+        if intent.node and (node is None or node.intent_id):
+            fleet.mark("intent", intent.id)  # written off: the node is gone or owes another one already
+            continue
+        fleet.put_intent(OpenIntent(intent, ready_at, lease_until=monotonic + lease, claimed_at=monotonic))
+    return fleet

@@ -1,0 +1,129 @@
+"""The pool of one node: what it wants, what it has, what it says it uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from ipam.model import AddressState, Instance, IntentKind, NodeSpec, PoolInterface, Subnet, Usage
+from ipam.plan import attached, carries_pods, pod_interfaces
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Addresses for pods. `attached` is without those being released; `used` includes those cooling."""
+
+    attached: int
+    used: int
+    pending: int
+
+
+class Pool:
+    """One node. Times are monotonic seconds, `synced_at` excepted.
+
+    :ivar states: marked, ready and releasing addresses; the others are available, or the node's own business.
+    :ivar unanswered: addresses whose marking the node never answered, and when they may be marked again.
+        Its answer may still be on its way, and must not be taken for the answer to a later marking.
+    :ivar holds: kinds of intents that are not opened before a time, because the last one of the kind was of no avail.
+    :ivar session: which of the node's connections is the present one.
+    """
+
+    __slots__ = (
+        "announced_at", "connected", "deficit_since", "error", "excess_low", "excess_since", "fruitless", "gone",
+        "holds", "instance", "intent_id", "look_at", "marked_at", "merged_at", "replays", "reread", "session", "spec",
+        "states", "synced_at", "unanswered", "usage",
+    )  # fmt: skip
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        self.connected = False
+        self.session = 0
+        self.usage: Usage | None = None
+        self.instance: Instance | None = None
+        self.gone = False
+        self.states: dict[str, AddressState] = {}
+        self.unanswered: dict[str, float] = {}
+        self.holds: dict[IntentKind, float] = {}
+        self.replays: dict[IntentKind, int] = {}
+        self.intent_id = ""
+        self.reread = False
+        self.error = ""
+        self.fruitless = 0
+        self.deficit_since: float | None = None
+        self.excess_since: float | None = None
+        self.excess_low = 0
+        self.marked_at = -math.inf
+        self.merged_at = -math.inf
+        self.announced_at = -math.inf
+        self.look_at = math.inf
+        self.synced_at = 0.0
+
+    def addresses(self) -> frozenset[str]:
+        """Every secondary address of the instance, also of interfaces that carry no pods."""
+        if self.instance is None:
+            return frozenset()
+        return frozenset(address for interface in self.instance.interfaces for address in interface.addresses)
+
+    def counts(self) -> Counts:
+        usage = self.usage or Usage()
+        busy = usage.in_use | usage.cooling
+        if self.instance is None:
+            return Counts(0, len(busy), usage.pending_pods)
+        used = 0
+        releasing = 0
+        total = 0
+        for interface in pod_interfaces(self.spec, self.instance):
+            total += len(interface.addresses)
+            if busy:
+                used += sum(address in busy for address in interface.addresses)
+        if self.states:
+            releasing = sum(state is AddressState.RELEASING for state in self.states.values())
+        return Counts(total - releasing, used, usage.pending_pods)
+
+    def attached(self) -> int:
+        return attached(self.spec, self.instance)
+
+    def in_state(self, state: AddressState) -> list[str]:
+        return [address for address, held in self.states.items() if held is state]
+
+    def interfaces(self, subnets: Mapping[str, Subnet]) -> dict[str, PoolInterface]:
+        """What the node is told: interfaces whose subnet is known, since nothing can be routed from the others."""
+        return self._interfaces(subnets, self.states)
+
+    def interfaces_for_people(self, subnets: Mapping[str, Subnet]) -> dict[str, PoolInterface]:
+        """The same with the node's own words on what is in use."""
+        usage = self.usage or Usage()
+        states = dict.fromkeys(usage.cooling, AddressState.COOLING)
+        states |= dict.fromkeys(usage.in_use, AddressState.IN_USE)
+        return self._interfaces(subnets, states | self.states)
+
+    def _interfaces(
+        self, subnets: Mapping[str, Subnet], states: Mapping[str, AddressState]
+    ) -> dict[str, PoolInterface]:
+        if self.instance is None:
+            return {}
+        told = {}
+        for each in self.instance.interfaces:
+            subnet = subnets.get(each.subnet_id)
+            if subnet is None or not carries_pods(self.spec, each):
+                continue
+            told[each.id] = PoolInterface(
+                id=each.id, mac=each.mac, device_index=each.device_index, subnet_id=subnet.id, subnet_cidr=subnet.cidr,
+                gateway=gateway(subnet.cidr), primary_address=each.primary_address, vpc_id=each.vpc_id, zone=each.zone,
+                vpc_cidrs=subnet.vpc_cidrs, security_group_ids=each.security_group_ids,
+                addresses={address: states.get(address, AddressState.AVAILABLE) for address in each.addresses},
+            )  # fmt: skip
+        return told
+
+
+_gateways: dict[str, str] = {}
+
+
+def gateway(cidr: str) -> str:
+    """The subnet's router: its first address. Remembered, for a fleet has few subnets and many interfaces."""
+    known = _gateways.get(cidr)
+    if known is None:
+        known = _gateways[cidr] = str(IPv4Network(cidr)[1])
+    return known

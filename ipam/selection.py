@@ -1,0 +1,74 @@
+"""Which subnet and which security groups a new interface gets. Pure; a refusal is told as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ipam.model import Instance, NodeSpec, SecurityGroup, Subnet
+
+NEEDED_FOR_INTERFACE = 2  # a primary address, and one that carries a pod
+
+
+def choose_subnet(
+    spec: NodeSpec,
+    instance: Instance,
+    subnets: Mapping[str, Subnet],
+    free: Mapping[str, int],
+    blocked: frozenset[str],
+) -> Subnet | str:
+    """Given ids, then given tags, else the node's own subnet if it has room, else the one with most free addresses.
+
+    Only subnets of the instance's own zone and VPC can be attached to it. `free` is what is left of each by now.
+    """
+    near = [each for each in subnets.values() if (each.zone, each.vpc_id) == (instance.zone, instance.vpc_id)]
+    if spec.subnet_ids:
+        near = [each for each in near if each.id in spec.subnet_ids]
+        rule = f"of the given ids {', '.join(spec.subnet_ids)}"
+    elif spec.subnet_tags:
+        near = [each for each in near if matches(each.tags, spec.subnet_tags)]
+        rule = f"with tags {_text(spec.subnet_tags)}"
+    else:
+        rule = "at all"
+    if not near:
+        return f"no subnet {rule} in zone {instance.zone} of {instance.vpc_id}"
+    roomy = [each for each in near if each.id not in blocked and free[each.id] >= NEEDED_FOR_INTERFACE]
+    if not roomy:
+        passed = sorted(each.id for each in near if each.id in blocked)
+        tail = f"; passed over for now: {', '.join(passed)}" if passed else ""
+        return f"all subnets {rule} in zone {instance.zone} are full{tail}"
+    if not spec.subnet_ids and not spec.subnet_tags:
+        own = [each for each in roomy if each.id == instance.subnet_id]
+        roomy = own or roomy
+    return max(roomy, key=lambda each: (free[each.id], each.id))
+
+
+def choose_security_groups(
+    spec: NodeSpec, instance: Instance, groups: Sequence[SecurityGroup]
+) -> tuple[str, ...] | str:
+    """Given ids, then given tags, else those of the instance's first interface."""
+    known = {group.id for group in groups if group.vpc_id == instance.vpc_id}
+    if spec.security_group_ids:
+        missing = sorted(set(spec.security_group_ids) - known)
+        if known and missing:
+            return f"no such security group in {instance.vpc_id}: {', '.join(missing)}"
+        return spec.security_group_ids
+    if spec.security_group_tags:
+        tagged = sorted(
+            group.id
+            for group in groups
+            if group.vpc_id == instance.vpc_id and matches(group.tags, spec.security_group_tags)
+        )
+        return tuple(tagged) or f"no security group in {instance.vpc_id} with tags {_text(spec.security_group_tags)}"
+    first = [each for each in instance.interfaces if each.device_index == 0]
+    own = first[0].security_group_ids if first else ()
+    own = own or instance.security_group_ids
+    return tuple(own) or f"instance {instance.id} has no interface 0 to take security groups from"
+
+
+def matches(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether `tags` has all of `wanted`."""
+    return all(tags.get(key) == value for key, value in wanted.items())
+
+
+def _text(tags: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(tags.items()))

@@ -1,0 +1,33 @@
+"""What a node may say of itself."""
+
+from __future__ import annotations
+
+from ipam.errors import InvalidInput
+from ipam.model import NodeSpec
+
+
+def validate(spec: NodeSpec) -> None:
+    """Raises InvalidInput with the field to blame."""
+    for field, value in (("name", spec.name), ("instance_id", spec.instance_id)):
+        if not value or value != value.strip():
+            raise InvalidInput(f"{field} is {value!r}", field=field, remedy="give it a name without blanks around it")
+    if spec.first_interface_index < 0:
+        raise InvalidInput("first_interface_index is negative", field="first_interface_index", remedy="use 0 or more")
+    marks = spec.watermarks
+    for field in ("pre_allocate", "min_allocate", "max_allocate", "max_above_watermark"):
+        if getattr(marks, field) < 0:
+            raise InvalidInput(f"{field} is negative", field=f"watermarks.{field}", remedy="use 0 or more")
+    tags = {
+        "subnet_tags": spec.subnet_tags,
+        "security_group_tags": spec.security_group_tags,
+        "exclude_interface_tags": spec.exclude_interface_tags,
+    }
+    for field, filters in tags.items():
+        if any(not key or key != key.strip() for key in filters):
+            raise InvalidInput(f"{field} has an empty key", field=field, remedy="write each filter as key=value")
+    if marks.max_allocate and marks.max_allocate < marks.min_allocate:
+        raise InvalidInput(
+            f"max_allocate {marks.max_allocate} is below min_allocate {marks.min_allocate}",
+            field="watermarks.max_allocate",
+            remedy="raise max_allocate, or lower min_allocate",
+        )

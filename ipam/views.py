@@ -1,0 +1,113 @@
+"""What people and programs read of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipam.fleet import Fleet
+from ipam.model import AddressState, NodeSpec, OperationCount, PoolInterface
+from ipam.plan import capacity
+from ipam.pools import Pool
+from ipam.ports import Block
+from ipam.review import Reviewer
+from ipam.watermarks import excess, needed
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A node's pool. `capacity` and the limits are 0 while unknown; addresses have the node's own words in them."""
+
+    spec: NodeSpec
+    instance_type: str
+    zone: str
+    interfaces: Mapping[str, PoolInterface]
+    attached: int
+    in_use: int
+    cooling: int
+    needed: int
+    excess: int
+    capacity: int
+    interface_limit: int
+    addresses_per_interface: int
+    connected: bool
+    pending_pods: int
+    open_intents: int
+    last_error: str
+    last_synced_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetView:
+    id: str
+    cidr: str
+    zone: str
+    free: int
+    blocked_until_at: float = 0.0
+    blocked_why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    leader: bool
+    nodes: int
+    nodes_in_deficit: int
+    nodes_at_capacity: int
+    open_intents: int
+    dead_letters: int
+    operations: tuple[OperationCount, ...]
+    subnets: tuple[SubnetView, ...]
+    last_resync_at: float
+
+
+def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
+    counts = pool.counts()
+    limits = reviewer.limits(pool)
+    interfaces = pool.interfaces_for_people(fleet.subnets)
+    states = [state for each in interfaces.values() for state in each.addresses.values()]
+    marks = pool.spec.watermarks
+    instance = pool.instance
+    return PoolView(
+        spec=pool.spec,
+        instance_type=instance.type if instance else pool.spec.instance_type,
+        zone=instance.zone if instance else "",
+        interfaces=interfaces,
+        attached=pool.attached(),
+        in_use=states.count(AddressState.IN_USE),
+        cooling=states.count(AddressState.COOLING),
+        needed=needed(counts.attached, counts.used, marks),
+        excess=excess(counts.attached, counts.used, marks),
+        capacity=capacity(pool.spec, instance, limits) if instance and limits else 0,
+        interface_limit=limits.interfaces if limits else 0,
+        addresses_per_interface=limits.ipv4_per_interface if limits else 0,
+        connected=pool.connected,
+        pending_pods=counts.pending,
+        open_intents=1 if pool.intent_id else 0,
+        last_error=pool.error,
+        last_synced_at=pool.synced_at,
+    )
+
+
+def view_status(fleet: Fleet, reviewer: Reviewer, *, last_resync_at: float) -> Status:
+    in_deficit = at_capacity = 0
+    for pool in fleet.pools.values():
+        counts = pool.counts()
+        if needed(counts.attached, counts.used, pool.spec.watermarks):
+            in_deficit += 1
+            at_capacity += not reviewer.room(pool)
+    blocks = {subnet_id: block for subnet_id, (block, _) in fleet.blocks.items()}
+    return Status(
+        leader=True,
+        nodes=len(fleet.pools),
+        nodes_in_deficit=in_deficit,
+        nodes_at_capacity=at_capacity,
+        open_intents=len(fleet.intents),
+        dead_letters=len(fleet.dead),
+        operations=tuple(OperationCount(name, *counts) for name, counts in sorted(fleet.operations.items())),
+        subnets=tuple(
+            SubnetView(each.id, each.cidr, each.zone, each.free, block.until_at, block.why)
+            for each in fleet.subnets.values()
+            for block in [blocks.get(each.id, Block(each.id, 0.0, ""))]
+        ),
+        last_resync_at=last_resync_at,
+    )
