@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ import grpc
 
 from services.cli.context import Service
 from services.cli.errors import CliError, Refused, Unknown, Unreachable, Usage
+from services.runtime.addresses import is_loopback
 from services.runtime.client import sync_channel
-from services.runtime.errors import RemoteError, from_rpc_error
+from services.runtime.errors import RemoteError, RuntimeFault, from_rpc_error
 from services.runtime.settings import TlsSettings
 
 DEADLINE_S = 5.0
@@ -32,13 +34,14 @@ class Paged(Protocol):
 @contextmanager
 def stub_of(service: Service, stub: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
     """A stub of the service. Errors of calls leave the block as CliError that names the service."""
+    _knock(service)
     try:
         channel = _channel(service)
-    except OSError as error:
+    except RuntimeFault as error:
         raise Usage(
-            f"the certificates for {service.name} cannot be read: {error}",
+            f"the certificates to show {service.name} cannot be used: {error.message}",
             field="tls",
-            remedy="correct the table [tls] of the context file",
+            remedy="correct the table [tls] of the context file; `plimsoll pki issue service cli` makes a pair",
         ) from error
     with channel:
         try:
@@ -100,11 +103,38 @@ def _with_retry(remote: RemoteError) -> str:
 def _start(service: Service) -> str:
     unit = {"registry": "plimsoll-registry", "ipam": f"plimsoll-{service.identity}", "node": "plimsoll-node"}
     hint = f"see whether it runs (systemctl status {unit[service.kind]}) and whether the context file has its address"
-    return hint + (", and both sides' certificates (plimsoll pki show)" if service.tls else "")
+    if service.target.startswith("unix:"):
+        return hint
+    certificates = "that both certificates come from one authority (plimsoll pki show)"
+    return f"{hint}, and {certificates if service.tls else 'add the table [tls] to the context file'}"
+
+
+def _knock(service: Service) -> None:
+    """Says at once, and better than gRPC could, why a Unix socket does not answer."""
+    if not service.target.startswith("unix:"):
+        return
+    path = service.target.removeprefix("unix:")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+        knock.settimeout(DEADLINE_S)
+        try:
+            knock.connect(path)
+        except PermissionError as error:
+            raise Refused(
+                f"{service.name}: {path} may not be opened", remedy="run as root, or as a member of the socket's group"
+            ) from error
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise Unreachable(f"{service.name} cannot be reached: {path}: {why}", remedy=_start(service)) from error
 
 
 def _channel(service: Service) -> grpc.Channel:
     tls = None
+    if service.tls is None and not (service.target.startswith("unix:") or is_loopback(service.target)):
+        raise Usage(
+            f"{service.name} ({service.target}) is on the network, and there are no certificates to show it",
+            field="tls",
+            remedy="add the table [tls] with ca, certificate and key to the context file",
+        )
     if service.tls is not None:
         tls = TlsSettings(ca=service.tls.ca, certificate=service.tls.certificate, key=service.tls.key)
     return sync_channel(service.target, tls, f"service/{service.identity}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import services
 from services.cli.errors import Unknown
 from services.cli.views import View
-from services.runtime import settings_load
+from services.runtime import settings_text
 from services.runtime.settings import ServiceSettings, SettingsError, load
 
 
@@ -40,19 +40,29 @@ def problems(service: str, config: Path) -> list[View]:
     return []
 
 
+def markdown(service: str) -> str:
+    """The settings of a service as the table that docs/settings.md holds."""
+    rows = ["| setting | accepted | default | meaning |", "|---|---|---|---|"]
+    for one in fields(service):
+        default = "required" if one["required"] else f"`{one['default']}`" if one["default"] is not None else "none"
+        cells = (f"`{one['field']}`", one["accepted"], default, one["meaning"])
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
 def fields(service: str) -> list[View]:
     """Every setting of a service, in the order of its class."""
     cls = settings_class(service)
     found = []
-    for dotted, field in settings_load.fields_of(cls):
+    for dotted, field in settings_text.fields_of(cls):
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         found.append(
             {
                 "field": dotted,
                 "required": field.is_required(),
-                "accepted": settings_load._accepted(field),
-                "default": None if default is None else settings_load._shown(field, default),
-                "environment": settings_load._variable(cls, dotted),
+                "accepted": settings_text.accepted(field),
+                "default": None if default is None else settings_text.shown(field, default),
+                "environment": settings_text.variable(cls, dotted),
                 "meaning": field.description or "",
             }
         )

@@ -44,12 +44,12 @@ def help_text(cls: type[BaseSettings], name: str) -> str:
     lines = [f"usage: {name or cls.__name__} [--config FILE] [--SETTING VALUE ...]", ""]
     lines += [f"Settings: a TOML file (--config), then {prefix}* variables, then flags; what comes later wins.", ""]
     for dotted, field in fields_of(cls):
-        lines.append(f"  --{_flag(dotted)} {_accepted(field)}")
+        lines.append(f"  --{_flag(dotted)} {accepted(field)}")
         lines.append(f"        {field.description or ''}".rstrip())
         default = (
-            "" if field.is_required() else f"default: {_shown(field, field.get_default(call_default_factory=True))}; "
+            "" if field.is_required() else f"default: {shown(field, field.get_default(call_default_factory=True))}; "
         )
-        lines.append(f"        {default}{_variable(cls, dotted)}")
+        lines.append(f"        {default}{variable(cls, dotted)}")
     return "\n".join(lines)
 
 
@@ -57,11 +57,11 @@ def _flag(dotted: str) -> str:
     return dotted.replace("_", "-")
 
 
-def _variable(cls: type[BaseSettings], dotted: str) -> str:
+def variable(cls: type[BaseSettings], dotted: str) -> str:
     return (cls.model_config.get("env_prefix", "") + dotted.replace(".", "__")).upper()
 
 
-def _accepted(field: FieldInfo) -> str:
+def accepted(field: FieldInfo) -> str:
     """What a field takes, in a few characters."""
     literals = [value for part in (field.annotation, *get_args(field.annotation)) for value in _literal(part)]
     if literals:
@@ -127,12 +127,12 @@ def explain(cls: type[BaseSettings], error: ErrorDetails, origins: Mapping[str, 
         close = difflib.get_close_matches(location, list(fields), 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return f"{location}: no such setting{hint}; remove it from the {origin or 'settings'}"
-    how = f"set --{_flag(name)} or {_variable(cls, name)}, or {name} in the file"
+    how = f"set --{_flag(name)} or {variable(cls, name)}, or {name} in the file"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if error["type"] == "missing":
-        accepted = _accepted(field) if field is not None else "a value"
-        return f"{location}: not set; accepted: {accepted}; {how}"
+        takes = accepted(field) if field is not None else "a value"
+        return f"{location}: not set; accepted: {takes}; {how}"
     if not location:
         # The validator of a whole model names its field itself.
         return f"{message}; see --help"
@@ -141,12 +141,12 @@ def explain(cls: type[BaseSettings], error: ErrorDetails, origins: Mapping[str, 
         if field is not None and isinstance(field.json_schema_extra, dict)
         else None
     )
-    accepted = f"; accepted: {_accepted(field)}" if field is not None else ""
+    takes = f"; accepted: {accepted(field)}" if field is not None else ""
     source = f" from the {origin}" if origin else ""
-    return f"{location}: {_shown(field, error['input'])}{source} is not accepted: {message}{accepted}; {remedy or how}"
+    return f"{location}: {shown(field, error['input'])}{source} is not accepted: {message}{takes}; {remedy or how}"
 
 
-def _shown(field: FieldInfo | None, value: Any) -> str:
+def shown(field: FieldInfo | None, value: Any) -> str:
     """A value for people, without secrets: those of secret fields, and passwords inside URLs."""
     if field is not None and SecretStr in (field.annotation, *get_args(field.annotation)):
         return "(secret)"

@@ -40,11 +40,19 @@ def check(
 
 
 @app.command()
-def fields(service: Service, json: Json = False) -> None:
+def fields(
+    service: Service,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/settings.md.")] = False,
+    json: Json = False,
+) -> None:
     """List what can be set for a service: in its file, its environment, or as a flag."""
+    from services.cli import service_settings
     from services.cli.render import Table, show
-    from services.cli.service_settings import fields as known
 
-    found = known(service)
+    if markdown:
+        typer.echo(service_settings.markdown(service), nl=False)
+        return
+
+    found = service_settings.fields(service)
     columns = {key: key for key in ("field", "accepted", "default", "environment", "meaning")}
     show(found, json, Table.of(found, columns, empty="nothing can be set"))
