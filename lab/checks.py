@@ -18,6 +18,7 @@ from lab.lab import Lab, together
 from lab.outside import source_seen_from
 from lab.pods import Pod
 from lab.state import LabError
+from services.api.ipam.v1 import ipam_pb2
 
 MAX_PAIRS: Final = 400
 OFFLINE_PODS_PER_NODE: Final = 2
@@ -75,6 +76,53 @@ async def addresses_assigned(lab: Lab) -> str:
                 f"but runs on {pod.node} ({node.instance_id})"
             )
     return f"{len(holders)} pods, {len(holders)} addresses"
+
+
+async def pools_match_cloud(lab: Lab) -> str:
+    """What IPAM believes of each node's secondary addresses, and of their use, is what is."""
+    assigned: dict[str, set[str]] = {place.instance_id: set() for place in lab.nodes.values()}
+    for port in (await lab.ec2.state()).ports.values():
+        assigned[port.instance_id] |= port.addresses - {port.primary_address}
+    pods = lab.pods.by_node()
+    for name, pool in (await lab.pools()).items():
+        told = {each.address: each.state for port in pool.interfaces for each in port.addresses}
+        if told.keys() != assigned[lab.nodes[name].instance_id]:
+            differing = sorted(told.keys() ^ assigned[lab.nodes[name].instance_id])
+            raise Failed(f"{name}: ipam-aws and the cloud disagree on {', '.join(differing)}")
+        used = {address for address, state in told.items() if state == ipam_pb2.ADDRESS_STATE_IN_USE}
+        held = {pod.address for pod in pods.get(name, ())}
+        if used != held:
+            raise Failed(f"{name}: ipam-aws knows {sorted(used)} in use, its pods hold {sorted(held)}")
+    return f"{sum(map(len, assigned.values()))} addresses"
+
+
+async def whole(lab: Lab, *, timeout_s: float = 60.0) -> None:
+    """Waits until everything is as it should be; what must never be otherwise is looked at once. Raises Failed.
+
+    No address has two holders and no pod an address of somebody else, now; soon every node is between its marks, IPAM
+    and the cloud agree, and no interface is loose; and the pods reach each other.
+    """
+    why = ""
+    await addresses_assigned(lab)
+
+    async def look() -> bool:
+        nonlocal why
+        try:
+            await pools_match_cloud(lab)
+            await no_leaked_interface(lab)
+        except Failed as err:
+            why = str(err)
+            return False
+        return True
+
+    await lab.settled(timeout_s=timeout_s)
+
+    async def explain() -> str:
+        return why
+
+    await lab.until(look, "IPAM and the cloud to agree", timeout_s=timeout_s, explain=explain)
+    await addresses_assigned(lab)
+    await pods_reach_each_other(lab)
 
 
 async def pods_reach_each_other(lab: Lab) -> str:
@@ -156,11 +204,13 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Lab], Awaitable[str]]]]] = (
     ("each pod's address assigned to its node", addresses_assigned),
     ("pods reach each other", pods_reach_each_other),
     ("pods reach the outside", pods_reach_outside),
+    ("IPAM and the cloud agree", pools_match_cloud),
     ("no leaked interface", no_leaked_interface),
     ("central services killed: pods go on", central_services_away),
     ("central services back: all converges", central_services_back),
     ("pods reach each other still", pods_reach_each_other),
     ("half of the pods ended", pods_end),
+    ("IPAM and the cloud agree still", pools_match_cloud),
     ("no leaked interface after all", no_leaked_interface),
     ("no packet with a foreign source", nothing_spoofed),
 )

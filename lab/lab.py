@@ -28,7 +28,7 @@ from lab.outside import SourceLog
 from lab.pods import Plugin, Pod, Pods
 from lab.processes import Children
 from lab.programs import FAKE_EC2_PORT, NodePlace, Programs, toml
-from lab.state import LabError, LabState
+from lab.state import LabError, LabState, start_time
 from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
 from services.runtime.redis import RedisServer, RedisServerError
 
@@ -147,6 +147,13 @@ class Lab:
         """Starts Redis, empty. From the main thread, as it dies with the thread that starts it."""
         self.redis.start()
         self.state.process("redis", self.redis.pid)
+
+    @property
+    def redis_runs(self) -> bool:
+        try:
+            return start_time(self.redis.pid) is not None
+        except RedisServerError:
+            return False
 
     async def stop_central(self) -> None:
         """Kills every central process: services, worker and Redis, which forgets everything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from lab.state import LabError, LabState
 TRY_AGAIN_LATER: Final = 11
 _IFNAME: Final = "eth0"
 _RETRY_S: Final = 0.2
+_GIVE_BACK_S: Final = 15.0
 _PLUGIN_TIMEOUT_S: Final = 30.0
 
 
@@ -90,9 +92,18 @@ class Pod:
         self.address = result["ips"][0]["address"].partition("/")[0]
         return self
 
-    async def stop(self) -> None:
-        """DEL."""
-        await self._call("DEL")
+    async def stop(self, *, timeout_s: float = 0.0) -> None:
+        """DEL, repeated for `timeout_s` while it fails. Raises CniError."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            try:
+                await self._call("DEL")
+                break
+            except CniError:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
         self.address = ""
 
     async def check(self) -> None:
@@ -117,7 +128,10 @@ class Pods:
         pod = Pod(name, node, self._state.namespace(name), plugin)
         try:
             await pod.start(timeout_s=timeout_s)
-        except BaseException:
+        except CniError:
+            # What half an ADD left is given back by a DEL, which a runtime repeats until it succeeds.
+            with contextlib.suppress(CniError):
+                await pod.stop(timeout_s=_GIVE_BACK_S)
             self._state.drop_namespace(pod.namespace)
             raise
         self.running[name] = pod
