@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from ipam.config import IpamConfig
@@ -52,6 +61,12 @@ def check_region(region: str) -> str:
     return region
 
 
+def _account(number: str) -> str:
+    if not re.fullmatch(r"\d{12}", number):
+        raise ValueError("write the account's number, 12 digits")
+    return number
+
+
 def _with_prefix(prefix: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         ids = [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
@@ -67,7 +82,7 @@ Tags = Annotated[dict[str, str], BeforeValidator(parse_tags)]
 SubnetIds = Annotated[tuple[str, ...], _with_prefix("subnet")]
 SecurityGroupIds = Annotated[tuple[str, ...], _with_prefix("sg")]
 RedisUrl = Annotated[str, Field(description="Redis of the queue and the budget: redis://host:port/db or unix:///path")]
-Account = Annotated[str, Field(pattern=r"^\d{12}$", description="AWS account number, 12 digits")]
+Account = Annotated[str, AfterValidator(_account), Field(description="AWS account number, 12 digits")]
 
 
 class WatermarkSettings(BaseModel):

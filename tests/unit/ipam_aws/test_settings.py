@@ -57,9 +57,9 @@ def test_lists_and_tags_come_by_environment_too() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--account", "12"], ["account", "'12'"]),
-        (["--region", "mars"], ["region", "'mars'", "eu-west-1"]),
-        (["--subnet-tags", "role"], ["subnet_tags", "key=value"]),
+        (["--account", "12"], ["account", '"12"', "12 digits"]),
+        (["--region", "mars"], ["region", '"mars"', "eu-west-1"]),
+        (["--subnet-tags", "role"], ["subnet_tags"]),
         (["--subnet-ids", "vpc-1"], ["subnet_ids", "vpc-1", "subnet-"]),
         (["--security-group-ids", "10.0.0.0/33"], ["security_group_ids", "10.0.0.0/33", "sg-"]),
         (["--watermarks.pre-allocate", "-1"], ["watermarks.pre_allocate", "-1"]),
@@ -77,6 +77,11 @@ def test_a_bad_value_is_named(argv: list[str], words: list[str]) -> None:
         settings(*argv)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_a_malformed_tag_filter_of_the_environment_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"subnet_tags.*'role' is no tag filter; write key=value"):
+        settings(environ={"PLIMSOLL_IPAM_AWS_SUBNET_TAGS": "role"})
 
 
 @pytest.mark.parametrize("value", [{"a": "1", "b": ""}, "a=1,b=", ["a=1", "b="]])
