@@ -64,11 +64,15 @@ class Drops:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A namespace next to the router that is no instance: its own subnet, reached by everybody."""
+    """A namespace next to the router that is no instance: its own subnet, reached by everybody.
 
+    `name` is that of the router's port.
+    """
+
+    name: str
     netns: str
-    device: str
     cidr: str
+    device: str = "eth0"
 
     @property
     def router_address(self) -> str:
@@ -174,16 +178,15 @@ class Fabric:
         netns.delete(self._router_name)
 
     def _attach_segment(self, segment: Segment) -> None:
-        router_device = f"seg-{segment.device}"
         with _opened(netns.path_of(segment.netns)) as target:
             self._ip.link(
                 "add",
-                ifname=router_device,
+                ifname=segment.name,
                 kind="veth",
                 mtu=MTU_BYTES,
                 peer={"ifname": segment.device, "net_ns_fd": target, "mtu": MTU_BYTES},
             )
-        index = _index(self._ip, router_device)
+        index = _index(self._ip, segment.name)
         self._ip.addr("add", index=index, address=segment.router_address, prefixlen=segment.prefix_length)
         self._ip.link("set", index=index, state="up")
         with _netlink_in(segment.netns) as ip:

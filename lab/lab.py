@@ -35,6 +35,8 @@ from services.runtime.redis import RedisServer, RedisServerError
 CONTROL_CIDR: Final = "100.64.0.0/24"
 OUTSIDE_CIDR: Final = "203.0.113.0/24"
 AT_ONCE: Final = 16
+# What --keep-logs leaves: no keys.
+KEPT: Final = ("logs", "config", "db")
 CENTRAL: Final = ("registry", "ipam-aws", "worker")
 _LONG_POLL_S: Final = 20.0
 _RETRY_S: Final = 0.2
@@ -93,7 +95,9 @@ class Lab:
     async def _start(self) -> None:
         options = self.options
         enter = self._stack.enter_async_context
-        self.state = self._stack.enter_context(LabState(options.name, options.root, keep_folder=options.keep_logs))
+        self.state = self._stack.enter_context(
+            LabState(options.name, options.root, keep=KEPT if options.keep_logs else ())
+        )
         self.children = await enter(Children(self.state))
         with self._step("fabric"):
             await self._start_fabric()
@@ -123,8 +127,8 @@ class Lab:
 
     async def _start_fabric(self) -> None:
         self.fabric = await self._stack.enter_async_context(Fabric(self.state.namespace_name("router")))
-        self._control = Segment(self.state.namespace("control"), "eth0", CONTROL_CIDR)
-        outside = Segment(self.state.namespace("outside"), "eth0", OUTSIDE_CIDR)
+        self._control = Segment("control", self.state.namespace("control"), CONTROL_CIDR)
+        outside = Segment("outside", self.state.namespace("outside"), OUTSIDE_CIDR)
         for segment in (self._control, outside):
             await self.fabric.attach_segment(segment)
         self.outside = await self._stack.enter_async_context(SourceLog(outside.netns, outside.address))

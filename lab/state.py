@@ -23,7 +23,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -62,13 +62,15 @@ class LabState:
     """The folder of one lab, held by this process. Use as a context manager; leaving it removes everything.
 
     Entering cleans up what an earlier lab of this name left. Raises AlreadyRunning if one is running.
+
+    :param keep: entries of the folder that stay when it ends.
     """
 
-    def __init__(self, name: str = DEFAULT_NAME, root: Path = DEFAULT_ROOT, *, keep_folder: bool = False) -> None:
+    def __init__(self, name: str = DEFAULT_NAME, root: Path = DEFAULT_ROOT, *, keep: Sequence[str] = ()) -> None:
         check_name(name)
         self.name = name
         self.folder = root / name
-        self.keep_folder = keep_folder
+        self._keep = frozenset(keep)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -85,10 +87,8 @@ class LabState:
         self._journal.close()
         try:
             _remove_recorded(self.folder)
-            if self.keep_folder:
-                (self.folder / "journal").unlink()
-                (self.folder / "context.toml").unlink(missing_ok=True)
-            else:
+            _remove_entries(self.folder, self._keep | {"lock"})
+            if not self._keep:
                 shutil.rmtree(self.folder)
         finally:
             os.close(self._lock)
@@ -201,8 +201,12 @@ def _read_holder(descriptor: int) -> Holder:
 def _clean(folder: Path) -> None:
     """Removes everything of an earlier lab but the lock."""
     _remove_recorded(folder)
+    _remove_entries(folder, frozenset({"lock"}))
+
+
+def _remove_entries(folder: Path, keep: frozenset[str]) -> None:
     for entry in folder.iterdir():
-        if entry.name == "lock":
+        if entry.name in keep:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -124,7 +124,7 @@ async def test_an_address_that_moves_takes_its_traffic_along(fabric: Fabric, lab
         hold(lab_names[name], "ens5", "10.0.0.60")
 
     with Pinger(lab_names["outside"]) as outside:
-        await fabric.attach_segment(Segment(lab_names["outside"], "eth0", "203.0.113.0/24"))
+        await fabric.attach_segment(Segment("outside", lab_names["outside"], "203.0.113.0/24"))
         assert await outside.ping("10.0.0.60")
         await fabric.apply(state(owning(ONE), owning(TWO, "10.0.0.60"), revision=2))
         in_namespace(lab_names["one"], "address", "delete", "10.0.0.60/32", "dev", "ens5")

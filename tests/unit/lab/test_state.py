@@ -105,3 +105,14 @@ def test_a_pid_that_means_another_process_by_now_is_spared(tmp_path: Path) -> No
 def test_a_name_that_cannot_be_a_folder_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(LabError, match="cannot name a lab"):
         LabState(name, tmp_path)
+
+
+def test_a_lab_may_leave_its_logs_and_nothing_else(tmp_path: Path) -> None:
+    with LabState("one", tmp_path, keep=("logs",)) as lab:
+        for part in ("logs", "tls"):
+            (lab.folder / part).mkdir()
+            (lab.folder / part / "file").write_text("x")
+    assert {path.name for path in lab.folder.iterdir()} == {"lock", "logs"}
+    assert state.labs(tmp_path) == {"one": None}
+    assert state.clean("one", tmp_path)
+    assert not lab.folder.exists()
