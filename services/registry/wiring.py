@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -30,7 +31,12 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     topic: Topic[Fact] = Topic(encode_batch)
     registry = Registry(SqlRegistryStore(database), topic, SystemClock(), lost_after_s=settings.lost_after_s)
     await registry.start()
-    life.defer(registry.write_heartbeats)
+
+    async def last_heartbeats() -> None:
+        with contextlib.suppress(StoreError):  # a store that is lost must not make a clean stop a crash
+            await registry.write_heartbeats()
+
+    life.defer(last_heartbeats)
 
     async def write_heartbeats() -> float:
         await registry.write_heartbeats()
