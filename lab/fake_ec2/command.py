@@ -1,0 +1,44 @@
+"""`plimsoll lab fake-ec2`: a fake EC2 by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.fake_ec2.launch import run
+from lab.fake_ec2.seed import DEFAULT_ACCOUNT, DEFAULT_REGION, BadSeed, Seed, SubnetSeed, default_vpc, read_seed
+
+_BAD_SETTINGS = 2
+
+
+def fake_ec2(
+    port: Annotated[int, typer.Option(help="TCP port on this machine; 0 takes a free one.")] = 4590,
+    listen: Annotated[str, typer.Option(help="HOST:PORT or unix:PATH, instead of --port.")] = "",
+    start: Annotated[Path | None, typer.Option(help="TOML or JSON file with the network to start with.")] = None,
+    account: Annotated[str, typer.Option(help="Account id.")] = DEFAULT_ACCOUNT,
+    region: Annotated[str, typer.Option(help="Region.")] = DEFAULT_REGION,
+    vpc_cidr: Annotated[str, typer.Option(help="CIDR of the VPC.")] = "10.0.0.0/16",
+    subnet: Annotated[list[str] | None, typer.Option(help="ZONE=CIDR, as a=10.0.0.0/20; repeat for more.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes ids and addresses repeat.")] = None,
+) -> None:
+    """Run an EC2 on this machine, for boto3, the aws command and tests. The first line of output says where."""
+    try:
+        network = read_seed(start) if start else _from_flags(account, region, vpc_cidr, subnet or [])
+        asyncio.run(run(network, listen or f"127.0.0.1:{port}", chance=seed))
+    except (BadSeed, OSError) as error:
+        typer.echo(f"fake-ec2: {error}", err=True)
+        sys.exit(_BAD_SETTINGS)
+
+
+def _from_flags(account: str, region: str, vpc_cidr: str, subnets: list[str]) -> Seed:
+    rows = []
+    for each in subnets:
+        zone, found, cidr = each.partition("=")
+        if not (zone and found and cidr):
+            raise BadSeed(f"--subnet {each}: must be ZONE=CIDR, as a=10.0.0.0/20")
+        rows.append(SubnetSeed(zone=zone, cidr=cidr))
+    return Seed(account=account, region=region, vpc=[default_vpc(vpc_cidr, rows)])
