@@ -20,6 +20,7 @@ that is not said.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tomllib
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ def find(given: Path | None, *, home: Path | None = None, system: Path = SYSTEM,
     for path in (user, system):
         if path.is_file():
             return path
-    running = sorted(labs.glob("*/context.toml"))
+    running = sorted(path for path in labs.glob("*/context.toml") if _lives(path.parent))
     if len(running) == 1:
         return running[0]
     if running:
@@ -117,6 +118,18 @@ def find(given: Path | None, *, home: Path | None = None, system: Path = SYSTEM,
         "there is no context file, and no lab runs on this machine",
         remedy=f"start a lab (make lab), or write {user}, or name a file with --context FILE or ${VARIABLE}",
     )
+
+
+def _lives(lab: Path) -> bool:
+    """A lab holds a lock on its folder as long as it runs; one that was killed leaves the folder behind."""
+    try:
+        with (lab / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def load(path: Path) -> Context:

@@ -14,6 +14,8 @@ from services.cli.endpoints import from_registry
 from services.cli.errors import CliError, Unknown
 from services.cli.views import View, finding_view, findings_of_node, findings_of_pool
 
+SHORTEST_ID = 6  # characters of a container id that name it
+
 
 def explain(context: Context, what: str) -> View:
     """Findings about a node, or about a pod given as namespace/name, container id, or container id/interface.
@@ -67,7 +69,7 @@ def _find(context: Context, what: str) -> tuple[View | None, list[View]]:
     except CliError as error:
         return None, [_silent("registry", error.message, error.remedy)]
     for one in endpoints:
-        if what in (one["pod"], one["id"], one["id"].partition("/")[0]):
+        if what in (one["pod"], one["id"]) or (len(what) >= SHORTEST_ID and one["id"].startswith(what)):
             return one, []
     return None, []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
+from typing import IO, ClassVar
 
 import pytest
 
@@ -19,6 +21,17 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         user = tmp_path / "home" / ".config" / "plimsoll" / "context.toml"
         system = tmp_path / "etc" / "context.toml"
         labs = tmp_path / "labs"
+        locks: ClassVar[dict[str, IO[str]]] = {}
+
+        def lab(self, name: str) -> Path:
+            """A running lab's context; `kill` ends the lab."""
+            path = self.put(self.labs / name / "context.toml")
+            self.locks[name] = (path.parent / "lock").open("w")
+            fcntl.flock(self.locks[name], fcntl.LOCK_EX)
+            return path
+
+        def kill(self, name: str) -> None:
+            self.locks.pop(name).close()
 
         def put(self, path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,11 +41,13 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         def find(self, given: Path | None = None) -> Path:
             return find(given, home=tmp_path / "home", system=self.system, labs=self.labs)
 
-    return Places()
+    yield Places()
+    for lock in Places.locks.values():
+        lock.close()
 
 
 def test_the_nearest_place_wins(places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = places.put(places.labs / "lab" / "context.toml")
+    lab = places.lab("lab")
     assert places.find() == lab, "a running lab is found by itself"
     places.put(places.system)
     assert places.find() == places.system, "the machine's file goes before a lab"
@@ -46,12 +61,14 @@ def test_the_nearest_place_wins(places, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_two_labs_must_be_told_apart(places) -> None:
-    places.put(places.labs / "a" / "context.toml")
-    places.put(places.labs / "b" / "context.toml")
+    places.lab("a")
+    living = places.lab("b")
     with pytest.raises(Usage, match="several labs") as caught:
         places.find()
     assert "a/context.toml" in caught.value.remedy
     assert "b/context.toml" in caught.value.remedy
+    places.kill("a")
+    assert places.find() == living, "a killed lab leaves its folder, but is not meant"
 
 
 def test_no_context_at_all_says_how_to_get_one(places) -> None:
