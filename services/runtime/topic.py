@@ -42,6 +42,8 @@ class Position:
 
 START: Final = Position()
 _SHARED_BATCHES: Final = 8
+# Stands for the revision of a batch inside an unfinished snapshot.
+_PART: Final = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +135,6 @@ class Topic(Generic[M]):
         self._floor = 0
         self._sealed_at = float("-inf")
         self._seal_scheduled = False
-        self._changed = asyncio.Event()
         self._shared: OrderedDict[tuple[int, int, int, int], Batch[M]] = OrderedDict()
         self._subscriptions: set[Subscription[M]] = set()
 
@@ -173,7 +174,7 @@ class Topic(Generic[M]):
                 self._put(key, _GONE)
         if self._revision > self._sealed:
             self._schedule_seal()
-        if len(self._log_keys) > 2 * len(self._entries) + 1024 or self._deleted > 2 * self._keep_deletes:
+        if len(self._log_keys) > 2 * len(self._entries) + 1024 or self._deleted > 2 * self._keep_deletes + 64:
             self._compact()
         return self._revision
 
@@ -192,6 +193,11 @@ class Topic(Generic[M]):
         subscription = Subscription(self, position, name, max_unacked)
         self._subscriptions.add(subscription)
         return subscription
+
+    def _forget(self, subscription: Subscription[M]) -> None:
+        self._subscriptions.discard(subscription)
+        if len(self._subscriptions) < 2:
+            self._shared.clear()
 
     def _put(self, key: str, value: Any) -> None:
         self._revision += 1
@@ -220,8 +226,8 @@ class Topic(Generic[M]):
         self._seal_scheduled = False
         self._sealed_at = loop.time() if loop is not None else float("-inf")
         self._sealed = self._revision
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        for subscription in self._subscriptions:
+            subscription._wake.set()
 
     def _compact(self) -> None:
         """Drops stale pairs of the log, and the oldest deletions beyond `keep_deletes`."""
@@ -257,6 +263,9 @@ class Topic(Generic[M]):
         return self._share(cursor, self._revision, limit, began)
 
     def _share(self, cursor: int, upto: int, limit: int, began: int | None) -> Batch[M]:
+        if len(self._subscriptions) < 2:
+            # Nobody to share with; a service may have a topic for each of a thousand nodes.
+            return self._collect(cursor, upto, limit, began)
         key = (cursor, upto, limit, -1 if began is None else began)
         batch = self._shared.get(key)
         if batch is None:
@@ -297,9 +306,6 @@ class Topic(Generic[M]):
             batch.wire = self._encode(batch)
         return batch.wire
 
-    async def _wait(self) -> None:
-        await self._changed.wait()
-
 
 class Subscription(Generic[M]):
     """One subscriber's cursor. Iterate over it for batches, or over `encoded()` for their bytes; not both."""
@@ -309,10 +315,10 @@ class Subscription(Generic[M]):
         self.errors: Mapping[str, str] = {}
         self._topic = topic
         self._max_unacked = max_unacked
-        # Batches sent and not acknowledged: their revision, 0 for a part of a snapshot.
+        # Batches sent and not acknowledged: their revision, or _PART.
         self._unacked: deque[int] = deque()
         self._acked = 0
-        self._progress = asyncio.Event()
+        self._wake = asyncio.Event()
         self._closed = False
         self._cursor = position.revision
         # Revision at which the snapshot under way began.
@@ -330,8 +336,8 @@ class Subscription(Generic[M]):
     def close(self) -> None:
         """Ends the iteration; the topic forgets the subscriber."""
         self._closed = True
-        self._progress.set()
-        self._topic._subscriptions.discard(self)
+        self._wake.set()
+        self._topic._forget(self)
 
     def status(self) -> SubscriberStatus:
         return SubscriberStatus(self.name, self._cursor, self._acked, self.errors)
@@ -343,14 +349,14 @@ class Subscription(Generic[M]):
         """
         self.errors = dict(errors or {})
         if not position.epoch:
-            if self._unacked and self._unacked[0] == 0:
+            if self._unacked and self._unacked[0] == _PART:
                 self._unacked.popleft()
         elif position.epoch == self._topic.epoch:
             self._acked = max(self._acked, position.revision)
-            done = [i for i, revision in enumerate(self._unacked) if 0 < revision <= position.revision]
+            done = [i for i, revision in enumerate(self._unacked) if _PART < revision <= position.revision]
             for _ in range(done[-1] + 1 if done else 0):
                 self._unacked.popleft()
-        self._progress.set()
+        self._wake.set()
 
     def __aiter__(self) -> AsyncIterator[Batch[M]]:
         return self
@@ -360,8 +366,7 @@ class Subscription(Generic[M]):
         topic = self._topic
         while not self._closed:
             if self._max_unacked is not None and len(self._unacked) >= self._max_unacked:
-                self._progress.clear()
-                await self._progress.wait()
+                await self._woken()
                 continue
             if topic._floor > max(self._cursor, self._began or 0):
                 self._begin_snapshot()
@@ -373,7 +378,7 @@ class Subscription(Generic[M]):
                 if batch.upserts or batch.deletes:
                     return self._sent(batch)
                 continue
-            await self._changed_or_closed()
+            await self._woken()
         raise StopAsyncIteration
 
     async def encoded(self) -> AsyncIterator[bytes]:
@@ -396,8 +401,10 @@ class Subscription(Generic[M]):
 
     def _sent(self, batch: Batch[M]) -> Batch[M]:
         if self._max_unacked is not None:
-            self._unacked.append(batch.position.revision if batch.complete else 0)
+            self._unacked.append(batch.position.revision if batch.complete else _PART)
         return batch
 
-    async def _changed_or_closed(self) -> None:
-        await self._topic._wait()
+    async def _woken(self) -> None:
+        """Returns after the next change, acknowledgement or close. What happened before is not waited for again."""
+        self._wake.clear()
+        await self._wake.wait()

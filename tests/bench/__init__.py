@@ -1,1 +1,1 @@
-"""Benches: one module for each, with `main(argv) -> list[Row]`. `python -m tests.bench [NAME ...] [--json]` runs them."""
+"""Benches: a module each, with `main(argv) -> list[Row]`; `python -m tests.bench [NAME ...] [--json]` runs them."""
