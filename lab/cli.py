@@ -106,16 +106,18 @@ def list_labs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
             typer.echo(f"{name:<24} running as process {held.pid} for {minutes:.0f} min")
 
 
-@app.command(name="fake-ec2", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def fake_ec2(
-    context: typer.Context, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8773
-) -> None:
-    """Serve the fake EC2 by itself, for any EC2 client; further options go to `python -m lab.fake_ec2`."""
+@app.command(
+    name="fake-ec2",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    short_help="Serve the fake EC2 by itself, for any EC2 client; --help lists its options.",
+)
+def fake_ec2(context: typer.Context) -> None:
+    """Becomes `python -m lab.fake_ec2` with the words given."""
     import os
     import sys
 
-    command = [sys.executable, "-m", "lab.fake_ec2", "--listen", f"127.0.0.1:{port}", *context.args]
-    os.execv(sys.executable, command)  # noqa: S606 - becomes the server
+    os.execv(sys.executable, [sys.executable, "-m", "lab.fake_ec2", *context.args])  # noqa: S606
 
 
 def _check_machine(options: LabOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
 from typing import Any, Self
@@ -10,13 +11,18 @@ import aiohttp
 from aiohttp.client_exceptions import ClientError
 
 from lab import netns
+from lab.state import LabError
 from lab.topology import CloudState, read_state
+
+
+class Ec2Refused(LabError):
+    """The fake cloud said no; the text holds its words."""
 
 
 class Ec2Admin:
     """Speaks to the fake EC2 at `host`:`port` inside a namespace. Use as an async context manager.
 
-    Raises aiohttp.ClientError when the fake does not answer or refuses.
+    Raises aiohttp.ClientError when the fake does not answer, Ec2Refused when it says no.
     """
 
     def __init__(self, host: str, port: int, namespace: str | None = None) -> None:
@@ -27,7 +33,6 @@ class Ec2Admin:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(socket_factory=self._open_socket),
             timeout=aiohttp.ClientTimeout(total=None, connect=5.0),
-            raise_for_status=True,
         )
         return self
 
@@ -48,6 +53,19 @@ class Ec2Admin:
 
     async def state(self, *, after_revision: int = -1, wait_s: float = 0.0) -> CloudState:
         return read_state(await self.document(after_revision=after_revision, wait_s=wait_s))
+
+    async def call(self, action: str, **parameters: str) -> str:
+        """Makes a call of the EC2 API itself, as somebody else in the account would; returns the XML.
+
+        Dots in names are written as two underscores: TagSpecification__1__ResourceType.
+        """
+        fields = {"Action": action, "Version": "2016-11-15"}
+        fields |= {name.replace("__", "."): value for name, value in parameters.items()}
+        async with self._session.post(self._base.removesuffix("_admin"), data=fields) as response:
+            text = await response.text()
+        if not response.ok:
+            raise Ec2Refused(f"{action}: {text}")
+        return text
 
     async def launch(self, instance_type: str, **more: Any) -> str:
         """Launches an instance with its primary interface; returns its id."""
@@ -70,10 +88,10 @@ class Ec2Admin:
     async def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         async with self._session.request(method, f"{self._base}/{path}", **more) as response:
             text = await response.text()
-            if not text:
-                return {}
-            document: dict[str, Any] = await response.json(content_type=None)
-            return document
+        document: dict[str, Any] = json.loads(text) if text else {}
+        if not response.ok:
+            raise Ec2Refused(f"the fake EC2 refuses: {document.get('message', text)}")
+        return document
 
     def _open_socket(self, address: Mapping[int, Any] | tuple[Any, ...]) -> socket.socket:
         assert isinstance(address, tuple)

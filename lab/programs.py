@@ -72,7 +72,8 @@ class Programs:
 
     def fake_ec2(self, ready: Any) -> Program:
         listen = f"127.0.0.1:{FAKE_EC2_PORT}"
-        command = [sys.executable, "-m", "lab.fake_ec2", "--listen", listen, *self._options.fake_ec2]
+        where = ["--listen", listen, "--account", ACCOUNT, "--region", REGION]
+        command = [sys.executable, "-m", "lab.fake_ec2", *where, *self._options.fake_ec2]
         return Program("fake-ec2", command, ready, self._control)
 
     def registry(self) -> Program:

@@ -16,6 +16,7 @@ from aiohttp import ClientError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lab.checks import Result, run_all
 from lab.lab import Lab
@@ -49,9 +50,9 @@ async def run(options: LabOptions, *, once: bool, as_json: bool) -> int:
         return await work
     except LabError as err:
         steps.close()
-        console.print(f"[red]lab: {err.message}[/]", highlight=False, markup=True)
+        console.print(Text(f"lab: {err.message}", style="red"), soft_wrap=True)
         if err.remedy:
-            console.print(f"     {err.remedy}", highlight=False)
+            console.print(Text(f"     {err.remedy}"), soft_wrap=True)
         return 1
     finally:
         steps.close()
@@ -180,7 +181,7 @@ def _print_summary(console: Console, summary: dict[str, Any]) -> None:
     table = Table("check", "", "seen", "s", title=f"Plimsoll lab {summary['lab']}", title_justify="left")
     for check in summary["checks"]:
         mark = "[green]ok[/]" if check["ok"] else "[red]failed[/]"
-        table.add_row(check["name"], mark, check["detail"], f"{check['seconds']:.1f}")
+        table.add_row(check["name"], mark, Text(check["detail"]), f"{check['seconds']:.1f}")
     console.print(table)
     calls = summary["cloud_calls"]
     console.print(

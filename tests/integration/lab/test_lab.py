@@ -1,0 +1,112 @@
+"""The lab's command from start to end: real processes, packets and pods."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import state
+from lab.options import CNI_PLUGIN
+from lab.state import DEFAULT_ROOT
+
+pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def lab_name() -> Iterator[str]:
+    """A name that no other lab has; what is left of it is removed."""
+    assert CNI_PLUGIN.exists(), "make cni builds the plugin"
+    name = f"t{secrets.token_hex(3)}"
+    yield name
+    state.clean(name)
+
+
+def lab(*words: str) -> list[str]:
+    return [sys.executable, "-m", "lab", *words]
+
+
+def traces(name: str) -> list[str]:
+    """What is left of the lab on the machine."""
+    namespaces = [path.name for path in Path("/run/netns").glob(f"pl-{name}-*")]
+    folders = [str(DEFAULT_ROOT / name)] if (DEFAULT_ROOT / name).exists() else []
+    processes = []
+    for environ in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = environ.read_bytes()
+        except OSError:
+            continue
+        if f"/{name}/".encode() in command:
+            processes.append(command.decode().replace("\0", " "))
+    return [*namespaces, *folders, *processes]
+
+
+def running_lab(name: str, *words: str) -> subprocess.Popen[str]:
+    """A lab that stays up; returns once it wrote its context, that is, when all nodes are up."""
+    process = subprocess.Popen(
+        lab("--name", name, "--nodes", "1", "--pods", "2", *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "2 pods" in line:
+            return process
+    raise AssertionError(f"the lab ended with {process.wait()}")
+
+
+def test_once_runs_checks_and_leaves_nothing(lab_name: str) -> None:
+    words = lab("--name", lab_name, "--nodes", "2", "--pods", "5", "--once", "--json", "--release-delay-s", "1")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["ok"]
+    assert len(summary["checks"]) > 10
+    assert summary["nodes"].keys() == {"node-1", "node-2"}
+    assert traces(lab_name) == []
+
+
+def test_ctrl_c_ends_it_and_the_command_finds_it_meanwhile(lab_name: str) -> None:
+    with running_lab(lab_name) as process:
+        try:
+            again = subprocess.run(lab("--name", lab_name), capture_output=True, text=True, check=False)
+            assert again.returncode == 1
+            assert f"running already, as process {process.pid}" in again.stdout + again.stderr
+            context = str(DEFAULT_ROOT / lab_name / "context.toml")
+            plimsoll = [str(Path(sys.executable).parent / "plimsoll"), "--context", context]
+            nodes = subprocess.run([*plimsoll, "nodes", "list"], capture_output=True, text=True, check=False)
+            assert nodes.returncode == 0, nodes.stdout + nodes.stderr
+            assert "node-1" in nodes.stdout
+        finally:
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert traces(lab_name) == []
+
+
+def test_a_killed_lab_is_cleaned_up_by_the_next(lab_name: str) -> None:
+    with running_lab(lab_name) as process:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    assert traces(lab_name), "namespaces and the folder stay"
+    assert state.labs()[lab_name] is None
+    with running_lab(lab_name) as process:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert traces(lab_name) == []
+
+
+def test_a_service_that_cannot_start_shows_why(lab_name: str) -> None:
+    words = lab("--name", lab_name, "--nodes", "1", "--pods", "1", "--once", "--instance-type", "m9.gigantic")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "m9.gigantic" in done.stdout + done.stderr
+    assert traces(lab_name) == []
