@@ -1,0 +1,91 @@
+"""The kernel is brought in line with the pool, and the pool leases only what the kernel has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from datapath.errors import KernelRefused
+from datapath.testing import FakeRouting
+from ipam.errors import PoolEmpty
+from ipam.journal import Owner
+from services.node.network import Network, settle
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what other threads do, which no event of this loop tells."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def fake_routing() -> FakeRouting:
+    return FakeRouting()
+
+
+async def test_an_interface_without_a_device_waits_for_it(memory_node, make_eni, fake_routing) -> None:
+    network = Network(fake_routing, memory_node.pool, interval_s=60)
+    first, second = make_eni("eni-1", ["10.0.0.10"], 0), make_eni("eni-2", ["10.0.0.20"], 1)
+    fake_routing.absent.add(second.mac)
+    problems = await network.take({"eni-1": first, "eni-2": second})
+    assert set(problems) == {"eni-2"}, "and the service is told so with the acknowledgement"
+    assert memory_node.pool.lease(Owner("a", "eth0")).address == "10.0.0.10"
+    with pytest.raises(PoolEmpty):
+        memory_node.pool.lease(Owner("b", "eth0"))
+    looking = asyncio.create_task(network.run())
+    try:
+        await until(lambda: fake_routing.last_events is not None)
+        fake_routing.absent.clear()
+        fake_routing.last_events.fire()
+        await until(lambda: not network.report.problems)
+    finally:
+        looking.cancel()
+    assert memory_node.pool.lease(Owner("b", "eth0")).address == "10.0.0.20"
+
+
+async def test_an_interface_that_vanished_is_kept_for_its_pods(memory_node, make_eni, fake_routing) -> None:
+    network = Network(fake_routing, memory_node.pool)
+    await network.take({"eni-1": make_eni("eni-1", ["10.0.0.10", "10.0.0.11"])})
+    memory_node.pool.lease(Owner("a", "eth0"))
+    await network.take({})
+    [link] = fake_routing.links
+    assert link.addresses == {"10.0.0.10"}, "a running pod keeps its routes whatever the service says"
+    assert memory_node.pool.problems()
+    with pytest.raises(PoolEmpty):
+        memory_node.pool.lease(Owner("b", "eth0"))
+    memory_node.pool.free(Owner("a", "eth0"))
+    await network.take({})
+    assert not fake_routing.links
+
+
+async def test_without_a_pool_nothing_is_touched(memory_node, fake_routing) -> None:
+    Network(fake_routing, memory_node.pool).restore()
+    assert fake_routing.reconciles == 0
+
+
+async def test_a_kernel_that_refuses_is_told(memory_node, make_eni, fake_routing, monkeypatch) -> None:
+    network = Network(fake_routing, memory_node.pool)
+
+    def refuse(links: object) -> None:
+        raise KernelRefused("add a rule", 12)
+
+    monkeypatch.setattr(fake_routing, "reconcile", refuse)
+    problems = await network.take({"eni-1": make_eni("eni-1", ["10.0.0.10"])})
+    assert "add a rule" in problems["eni-1"]
+    with pytest.raises(PoolEmpty):
+        memory_node.pool.lease(Owner("a", "eth0"))
+
+
+async def test_cooldowns_end_by_themselves(memory_node) -> None:
+    memory_node.pool._cooldown_s = 0.05
+    memory_node.give("10.0.0.10")
+    memory_node.pool.lease(Owner("a", "eth0"))
+    memory_node.pool.free(Owner("a", "eth0"))
+    task = asyncio.create_task(settle(memory_node.pool))
+    try:
+        await until(lambda: not memory_node.pool.usage().cooling)
+    finally:
+        task.cancel()
