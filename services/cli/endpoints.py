@@ -31,14 +31,16 @@ def from_nodes(context: Context, node: str = "") -> list[View]:
         )
     asked = [context.nodes[node]] if node else list(context.nodes.values())
     found: list[View] = []
-    for answer in ask_all(asked, _of_node):
+    for answer in ask_all(asked, of_node):
         if isinstance(answer, CliError):
             raise answer
-        found.extend(answer)
+        found.extend(answer[0])
     return found
 
 
-def _of_node(service: Service) -> list[View]:
+def of_node(service: Service) -> tuple[list[View], int]:
+    """Pods of one node daemon, and how many wait there for an address."""
     with stub_of(service, NodeServiceStub) as stub:
         answer = stub.ListEndpoints(node_pb2.ListEndpointsRequest(), timeout=DEADLINE_S)
-    return [local_endpoint_view(service.name, one) for one in answer.endpoints]
+        status = stub.GetStatus(node_pb2.GetStatusRequest(), timeout=DEADLINE_S)
+    return [local_endpoint_view(service.name, one) for one in answer.endpoints], status.waiting_pods

@@ -10,7 +10,7 @@ from services.api.node.v1.node_pb2 import ExplainRequest as NodeExplainRequest
 from services.api.node.v1.node_pb2_grpc import NodeServiceStub
 from services.cli.connect import DEADLINE_S, ask_all, stub_of
 from services.cli.context import Context, Service
-from services.cli.endpoints import from_registry
+from services.cli.endpoints import from_registry, of_node
 from services.cli.errors import CliError, Unknown
 from services.cli.views import View, finding_view, findings_of_node, findings_of_pool
 
@@ -31,7 +31,7 @@ def explain(context: Context, what: str) -> View:
         return found
     raise Unknown(
         f"nobody knows a node or a pod {what}",
-        remedy="`plimsoll nodes list` and `plimsoll pods list` name them; a pod that waits is known to its node alone",
+        remedy="`plimsoll nodes list` and `plimsoll pods list` name them; no pod waits on the nodes of this context",
     )
 
 
@@ -47,31 +47,47 @@ def _node(context: Context, name: str) -> tuple[bool, View | None]:
 
 
 def _pod(context: Context, what: str) -> View | None:
-    endpoint, findings = _find(context, what)
-    asked = [endpoint["node"]] if endpoint else list(context.nodes)
-    node, local = _ask_nodes(context, asked, what)
+    """What is to be said of a pod that runs, or that may be among those that wait; None if there is neither."""
+    endpoint, waiting, findings = _find(context, what)
+    if endpoint is None and not waiting and not findings:
+        return None
+    node = endpoint["node"] if endpoint else waiting[0] if len(waiting) == 1 else ""
     if endpoint is not None:
-        node = endpoint["node"]
         text = f"{endpoint['pod'] or endpoint['id']} has {', '.join(endpoint['addresses']) or 'no address'} on {node}"
         findings.append(finding_view("registry", "ok" if endpoint["addresses"] else "waiting", "lease", text, ""))
-    if not node and not findings and not local:
-        return None
-    pool = _ask_pools(context, node)[1] if node else []
-    return {"kind": "pod", "name": what, "node": node, "pod": endpoint, "findings": [*findings, *local, *pool]}
+    local = _ask_nodes(context, [node] if endpoint else waiting, what)[1]
+    pools = [finding for name in ([node] if endpoint else waiting) for finding in _ask_pools(context, name)[1]]
+    return {"kind": "pod", "name": what, "node": node, "pod": endpoint, "findings": [*findings, *local, *pools]}
 
 
-def _find(context: Context, what: str) -> tuple[View | None, list[View]]:
-    """The pod at the registry, and what is to be said of the asking."""
-    if context.registry is None:
-        return None, []
-    try:
-        endpoints = from_registry(context)
-    except CliError as error:
-        return None, [_silent("registry", error.message, error.remedy)]
+def _find(context: Context, what: str) -> tuple[View | None, list[str], list[View]]:
+    """The pod, if the registry or a node daemon knows it; else the nodes where pods wait; and who cannot be asked."""
+    findings: list[View] = []
+    if context.registry is not None:
+        try:
+            if (endpoint := _named(from_registry(context), what)) is not None:
+                return endpoint, [], findings
+        except CliError as error:
+            findings.append(_silent("registry", error.message, error.remedy))
+    waiting: list[str] = []
+    nodes = list(context.nodes.values())
+    for service, answer in zip(nodes, ask_all(nodes, of_node), strict=True):
+        if isinstance(answer, CliError):
+            findings.append(_silent(service.name, answer.message, answer.remedy))
+            continue
+        endpoints, waiting_pods = answer
+        if (endpoint := _named(endpoints, what)) is not None:
+            return endpoint, [], findings
+        if waiting_pods:
+            waiting.append(service.name)
+    return None, waiting, findings
+
+
+def _named(endpoints: Sequence[View], what: str) -> View | None:
     for one in endpoints:
         if what in (one["pod"], one["id"]) or (len(what) >= SHORTEST_ID and one["id"].startswith(what)):
-            return one, []
-    return None, []
+            return one
+    return None
 
 
 def _ask_pools(context: Context, node: str) -> tuple[str, list[View]]:

@@ -206,12 +206,22 @@ class TestExplain:
     def test_a_pod_that_waits_is_known_to_its_node_only(self, plimsoll, site) -> None:
         waits = node_pb2.Finding(level="waiting", subject="lease", message="the pool is empty")
         site.node.findings["shop/web-2"] = [waits]
+        site.node.status.waiting_pods = 1
         answer = plimsoll("ipam", "explain", "shop/web-2", "--json")
         assert answer.code == 0
         assert [(one["asked"], one["level"]) for one in answer.json["findings"]] == [
             ("node-1", "waiting"),
             ("ipam-aws", "ok"),
         ]
+
+    def test_a_pod_is_found_by_its_node_while_the_registry_is_down(self, plimsoll, site) -> None:
+        site.stop("registry")
+        site.node.endpoints.append(node_pb2.Endpoint(container_id="beef00", pod="shop/web-3", address="10.0.1.10"))
+        site.node.findings["shop/web-3"] = [node_pb2.Finding(level="ok", subject="lease", message="journalled")]
+        answer = plimsoll("ipam", "explain", "shop/web-3", "--json")
+        assert answer.code == 1, "the registry's silence is a problem"
+        assert answer.json["node"] == "node-1"
+        assert answer.json["pod"]["addresses"] == ["10.0.1.10"]
 
     def test_a_pod_is_found_while_the_pools_are_down(self, plimsoll, site) -> None:
         site.stop("ipam-aws")
