@@ -17,6 +17,7 @@ import grpc
 
 from services.runtime import pki, tracing
 from services.runtime.errors import RuntimeFault
+from services.runtime.rotation import RotatingAioChannel, RotatingChannel
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.settings import TlsSettings
 from services.runtime.tls import Material, TlsFiles, channel_credentials
@@ -53,29 +54,47 @@ def aio_channel(
     :param server_identity: whom the server's certificate must name, such as "service/registry".
     :param deadline_s: for calls whose caller sets none; streams have no limit.
     """
-    credentials, options = _security(target, tls, server_identity)
     interceptors = [*tracing.aio_client_interceptors(), _AioDeadline(deadline_s)]
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+    if tls is None or target.startswith("unix:"):
+        return grpc.aio.insecure_channel(target, options=_options(), interceptors=interceptors)
+
+    def make(material: Material) -> grpc.aio.Channel:
+        options = _options(_expected_name(material, server_identity))
+        return grpc.aio.secure_channel(
+            target, channel_credentials(material), options=options, interceptors=interceptors
+        )
+
+    return RotatingAioChannel(TlsFiles(tls.ca, tls.certificate, tls.key), make)
 
 
 def sync_channel(
     target: str, tls: TlsSettings | None, server_identity: str = "", *, deadline_s: float = DEADLINE_S
 ) -> grpc.Channel:
     """The same for threads; see `aio_channel`."""
-    credentials, options = _security(target, tls, server_identity)
-    channel = (
-        grpc.insecure_channel(target, options=options)
-        if credentials is None
-        else grpc.secure_channel(target, credentials, options=options)
-    )
-    return grpc.intercept_channel(channel, *tracing.client_interceptors(), _Deadline(deadline_s))
+    interceptors = [*tracing.client_interceptors(), _Deadline(deadline_s)]
+    if tls is None or target.startswith("unix:"):
+        return grpc.intercept_channel(grpc.insecure_channel(target, options=_options()), *interceptors)
+
+    def make(material: Material) -> grpc.Channel:
+        options = _options(_expected_name(material, server_identity))
+        return grpc.secure_channel(target, channel_credentials(material), options=options)
+
+    return grpc.intercept_channel(RotatingChannel(TlsFiles(tls.ca, tls.certificate, tls.key), make), *interceptors)
 
 
-def _security(
-    target: str, tls: TlsSettings | None, server_identity: str
-) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, Any]]]:
+def _expected_name(material: Material, server_identity: str) -> str:
+    """DNS name that the server's certificate must carry, in the trust domain of our own certificate."""
+    kind, _, name = server_identity.partition("/")
+    if kind not in ("service", "node") or not name:
+        raise RuntimeFault(
+            "invalid",
+            f"server_identity {server_identity!r} is not accepted: expected service/<name> or node/<name>",
+            field="server_identity",
+        )
+    return pki.dns_name(material.trust_domain, kind, name)
+
+
+def _options(expected_name: str = "") -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.enable_retries", 1),
@@ -91,18 +110,9 @@ def _security(
         # Channels must not share connections: one that was made again after a rotation would get the old one.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    if tls is None or target.startswith("unix:"):
-        return None, options
-    kind, _, name = server_identity.partition("/")
-    if kind not in ("service", "node") or not name:
-        raise RuntimeFault(
-            "invalid",
-            f"server_identity {server_identity!r} is not accepted: expected service/<name> or node/<name>",
-            field="server_identity",
-        )
-    material: Material = TlsFiles(tls.ca, tls.certificate, tls.key).current()
-    options.append(("grpc.ssl_target_name_override", pki.dns_name(material.trust_domain, kind, name)))
-    return channel_credentials(material), options
+    if expected_name:
+        options.append(("grpc.ssl_target_name_override", expected_name))
+    return options
 
 
 class _Deadline(grpc.UnaryUnaryClientInterceptor):

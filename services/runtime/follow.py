@@ -13,8 +13,8 @@ import grpc
 import structlog
 
 from services.api.watch.v1 import watch_pb2
+from services.runtime.batch import START, Batch, Position
 from services.runtime.errors import describe
-from services.runtime.topic import START, Batch, Position
 
 M = TypeVar("M")
 
@@ -93,6 +93,11 @@ class Follower(Generic[Request, Response]):
             try:
                 async for _ in self._follow_once():
                     heard = True
+            except asyncio.CancelledError:
+                # grpc.aio raises it too when only the call was cancelled, as by the closing of its channel.
+                if _being_cancelled():
+                    raise
+                error = "the stream was cut on this side"
             except (grpc.RpcError, OSError) as exc:
                 error = describe(exc)
             except Exception as exc:  # noqa: BLE001 - one message must not end the stream for good
@@ -110,6 +115,10 @@ class Follower(Generic[Request, Response]):
         try:
             async with self._writing:
                 await call.write(request)
+        except asyncio.CancelledError:
+            if _being_cancelled():
+                raise
+            return False
         except (grpc.RpcError, asyncio.InvalidStateError):
             return False
         return True
@@ -140,6 +149,11 @@ class Follower(Generic[Request, Response]):
         self.state = FollowState(connected, since, error)
         if self._on_state is not None:
             self._on_state(self.state)
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def follow(

@@ -49,25 +49,22 @@ class TlsFiles:
         self._log = structlog.get_logger("tls").bind(certificate=str(certificate))
 
     def current(self) -> Material:
-        return self.refresh()[0]
-
-    def refresh(self) -> tuple[Material, bool]:
-        """The newest usable material, and whether this call is the one that found it changed."""
+        """The newest usable material; the same object as long as it is the same."""
         with self._lock:
             try:
                 stamp = self._stat()
                 if stamp == self._stamp:
-                    return self._material, False
+                    return self._material
                 material = self._read()
             except TlsError as exc:
                 self._log.warning("changed TLS files are not usable yet; the old ones stay", error=exc.message)
-                return self._material, False
+                return self._material
             self._stamp = stamp
-            changed = material != self._material
+            if material == self._material:
+                return self._material
             self._material = material
-            if changed:
-                self._log.info("TLS files changed on disk and are in use now")
-            return material, changed
+            self._log.info("TLS files changed on disk and are in use now")
+            return material
 
     def _stat(self) -> tuple[tuple[int, int, int], ...]:
         try:

@@ -1,7 +1,8 @@
 """Watch streams, both ends: `topic` serves them, `follow` consumes them. Import from here."""
 
+from services.runtime.batch import START, Batch, Position, SubscriberStatus
 from services.runtime.follow import Call, Follower, FollowState, Mirror, follow
-from services.runtime.topic import START, Batch, Position, SubscriberStatus, Subscription, Topic
+from services.runtime.topic import Subscription, Topic
 
 __all__ = [
     "START",
