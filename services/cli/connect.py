@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from services.cli.context import Service
-from services.cli.errors import CliError, Refused, Unknown, Unreachable, Usage
+from services.cli.errors import CliError, Refused, Standby, Unknown, Unreachable, Usage
 from services.runtime.addresses import is_loopback
 from services.runtime.client import sync_channel
 from services.runtime.errors import RemoteError, RuntimeFault, from_rpc_error
@@ -75,6 +75,17 @@ def ask_all(services: Sequence[Service], ask: Callable[[Service], T]) -> list[T 
         return list(pool.map(one, services))
 
 
+def of_leaders(services: Sequence[Service], ask: Callable[[Service], T]) -> list[T]:
+    """Answers of all services but those replicas that do not lead. Raises the first error: half an answer would read as
+    a whole one."""
+    answers = ask_all(services, ask)
+    leading = [answer for answer in answers if not isinstance(answer, Standby)]
+    for answer in leading or answers:
+        if isinstance(answer, CliError):
+            raise answer
+    return [answer for answer in leading if not isinstance(answer, CliError)]
+
+
 def translate(service: Service, error: grpc.RpcError) -> CliError:
     """The error of a call as what the command reports."""
     remote = from_rpc_error(error)
@@ -84,6 +95,8 @@ def translate(service: Service, error: grpc.RpcError) -> CliError:
             return Unknown(remote.message, field=remote.field, remedy=remote.remedy)
         case "invalid":
             return Usage(remote.message, field=remote.field, remedy=remote.remedy)
+        case "precondition" if remote.reason == "NOT_LEADER":
+            return Standby(f"{service.name}: {remote.message}", remedy=_with_retry(remote))
         case "precondition" | "conflict" | "exhausted" | "denied":
             return Refused(f"{service.name}: {remote.message}", field=remote.field, remedy=_with_retry(remote))
         case "unavailable" if not remote.reason:  # the transport speaks, not the service

@@ -6,6 +6,7 @@
     ├── Unreachable      3      a service cannot be reached, or cannot answer
     ├── Unknown          4      no such node, pod, dead letter or file
     └── Refused          5      the service understood and said no
+        └── Standby      5      it is a replica that does not lead; another one may answer
 
 `--json` commands print the error as one JSON object on standard error; others print text. Standard output stays clean.
 """
@@ -18,7 +19,6 @@ from typing import ClassVar
 
 from services.cli import invocation
 
-EXIT_OK = 0
 EXIT_PROBLEM = 1
 EXIT_FAULT = 70
 
@@ -64,6 +64,10 @@ class Unknown(CliError):
 class Refused(CliError):
     exit_code = 5
     kind = "refused"
+
+
+class Standby(Refused):
+    pass
 
 
 def report(error: CliError) -> int:

@@ -11,7 +11,7 @@ from services.api.node.v1.node_pb2_grpc import NodeServiceStub
 from services.cli.connect import DEADLINE_S, ask_all, stub_of
 from services.cli.context import Context, Service
 from services.cli.endpoints import from_registry, of_node
-from services.cli.errors import CliError, Unknown
+from services.cli.errors import CliError, Standby, Unknown
 from services.cli.views import View, finding_view, findings_of_node, findings_of_pool
 
 SHORTEST_ID = 6  # characters of a container id that name it
@@ -118,7 +118,7 @@ def _gather(services: list[Service], ask: Callable[[Service], list[View]]) -> tu
     known = ""
     findings: list[View] = []
     for service, answer in zip(services, ask_all(services, ask), strict=True):
-        if isinstance(answer, Unknown):
+        if isinstance(answer, Unknown | Standby):
             continue
         if isinstance(answer, CliError):
             findings.append(_silent(service.name, answer.message, answer.remedy))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from services.api.ipam.v1.ipam_pb2 import GetPoolRequest, ListPoolsRequest
 from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
-from services.cli.connect import DEADLINE_S, ask_all, pages, stub_of
+from services.cli.connect import DEADLINE_S, ask_all, of_leaders, pages, stub_of
 from services.cli.context import Context, Service
-from services.cli.errors import CliError, Unknown
+from services.cli.errors import CliError, Standby, Unknown
 from services.cli.views import View, pool_view
 
 POOL_PAIRS = (
@@ -16,14 +16,8 @@ POOL_PAIRS = (
 
 
 def pools(context: Context, name: str | None = None) -> list[View]:
-    """Pools of all IPAM services of the context, or of one. A service that cannot answer fails it: half a list would
-    read as a whole one."""
-    found: list[View] = []
-    for answer in ask_all(context.need_ipam(name), _pools):
-        if isinstance(answer, CliError):
-            raise answer
-        found.extend(answer)
-    return found
+    """Pools of all IPAM services of the context, or of one."""
+    return [pool for answer in of_leaders(context.need_ipam(name), _pools) for pool in answer]
 
 
 def pool(context: Context, node: str, name: str | None = None) -> View:
@@ -54,9 +48,12 @@ def first(answers: list[View | CliError], unknown: str, remedy: str) -> View:
     for answer in answers:
         if not isinstance(answer, CliError):
             return answer
-    for error in answers:
-        if isinstance(error, CliError) and not isinstance(error, Unknown):
-            raise error
+    for mild in ((Unknown, Standby), (Unknown,)):
+        for error in answers:
+            if isinstance(error, CliError) and not isinstance(error, mild):
+                raise error
+        if any(isinstance(error, Unknown) for error in answers):
+            break
     raise Unknown(unknown, remedy=remedy)
 
 

@@ -121,14 +121,16 @@ def resync(service: IpamName = None, context: ContextFile = None, json: Json = F
     from services.api.ipam.v1.ipam_pb2 import ResyncRequest
     from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
     from services.cli import context as contexts
-    from services.cli.connect import DEADLINE_S, stub_of
+    from services.cli.connect import DEADLINE_S, of_leaders, stub_of
+    from services.cli.context import Service
     from services.cli.render import show
 
-    asked = []
-    for one in contexts.current(context).need_ipam(service):
+    def ask(one: Service) -> View:
         with stub_of(one, IpamServiceStub) as stub:
             answer = stub.Resync(ResyncRequest(), timeout=DEADLINE_S)
-        asked.append({"service": one.name, "intent_id": answer.intent_id})
+        return {"service": one.name, "intent_id": answer.intent_id}
+
+    asked = of_leaders(contexts.current(context).need_ipam(service), ask)
     show(asked, json, "\n".join(f"{one['service']}: intent {one['intent_id']} is under way" for one in asked))
 
 
@@ -143,15 +145,17 @@ def intents(
     from services.api.ipam.v1.ipam_pb2 import ListIntentsRequest
     from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
     from services.cli import context as contexts
-    from services.cli.connect import pages, stub_of
+    from services.cli.connect import of_leaders, pages, stub_of
+    from services.cli.context import Service
     from services.cli.render import Table, aged, show
     from services.cli.views import intent_view
 
-    found: list[View] = []
-    for one in contexts.current(context).need_ipam(service):
+    def ask(one: Service) -> list[View]:
         with stub_of(one, IpamServiceStub) as stub:
             listed = pages(stub.ListIntents, ListIntentsRequest(node=node), lambda answer: answer.intents)
-            found.extend(intent_view(one.name, intent) for intent in listed)
+        return [intent_view(one.name, intent) for intent in listed]
+
+    found = [intent for some in of_leaders(contexts.current(context).need_ipam(service), ask) for intent in some]
     columns = {
         "intent": "id",
         "kind": "kind",

@@ -111,12 +111,13 @@ def replay(
 def _all(context: Context, service: str | None) -> list[View]:
     from services.api.ipam.v1.ipam_pb2 import ListDeadLettersRequest
     from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
-    from services.cli.connect import pages, stub_of
+    from services.cli.connect import of_leaders, pages, stub_of
+    from services.cli.context import Service
     from services.cli.views import dead_letter_view
 
-    found: list[View] = []
-    for one in context.need_ipam(service):
+    def ask(one: Service) -> list[View]:
         with stub_of(one, IpamServiceStub) as stub:
             listed = pages(stub.ListDeadLetters, ListDeadLettersRequest(), lambda answer: answer.dead_letters)
-            found.extend(dead_letter_view(one.name, letter) for letter in listed)
-    return found
+        return [dead_letter_view(one.name, letter) for letter in listed]
+
+    return [letter for some in of_leaders(context.need_ipam(service), ask) for letter in some]

@@ -68,15 +68,22 @@ class FakeIpam(ipam_pb2_grpc.IpamServiceServicer):
         self.status = ipam_pb2.GetStatusResponse(cloud="aws", account="1234", region="eu-west-1", leader=True)
         self.replayed: list[str] = []
 
+    def lead(self, context):
+        if not self.status.leader:
+            fail(context, errors.NotLeader("another replica leads", remedy="ask it", retry_after_s=2))
+
     def GetPool(self, request, context):
+        self.lead(context)
         if request.node not in self.pools:
             fail(context, errors.NotFound(f"no pool of node {request.node}", field="node"))
         return ipam_pb2.GetPoolResponse(pool=self.pools[request.node])
 
     def ListPools(self, request, context):
+        self.lead(context)
         return ipam_pb2.ListPoolsResponse(pools=self.pools.values())
 
     def Explain(self, request, context):
+        self.lead(context)
         if request.node not in self.findings:
             fail(context, errors.NotFound(f"no pool of node {request.node}", field="node"))
         return ipam_pb2.ExplainResponse(findings=self.findings[request.node])
@@ -85,14 +92,15 @@ class FakeIpam(ipam_pb2_grpc.IpamServiceServicer):
         return self.status
 
     def Resync(self, request, context):
-        if not self.status.leader:
-            fail(context, errors.StoreError("another replica leads", remedy="ask it", retry_after_s=2))
+        self.lead(context)
         return ipam_pb2.ResyncResponse(intent_id="i-resync")
 
     def ListIntents(self, request, context):
+        self.lead(context)
         return ipam_pb2.ListIntentsResponse(intents=[one for one in self.intents if request.node in ("", one.node)])
 
     def ListDeadLetters(self, request, context):
+        self.lead(context)
         return ipam_pb2.ListDeadLettersResponse(dead_letters=self.letters.values())
 
     def GetDeadLetter(self, request, context):
@@ -147,6 +155,7 @@ class Site:
     folder: Path
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     ipam: FakeIpam = field(default_factory=FakeIpam)
+    standby: FakeIpam = field(default_factory=FakeIpam)
     node: FakeNode = field(default_factory=lambda: FakeNode("node-1"))
     servers: dict[str, grpc.Server] = field(default_factory=dict)
 
@@ -155,9 +164,11 @@ class Site:
         return self.folder / "context.toml"
 
     def start(self) -> None:
+        self.standby.status.leader = False
         adders: dict[str, Callable[[grpc.Server], None]] = {
             "registry": lambda s: registry_pb2_grpc.add_RegistryServiceServicer_to_server(self.registry, s),
             "ipam-aws": lambda s: ipam_pb2_grpc.add_IpamServiceServicer_to_server(self.ipam, s),
+            "standby": lambda s: ipam_pb2_grpc.add_IpamServiceServicer_to_server(self.standby, s),
             "node-1": lambda s: node_pb2_grpc.add_NodeServiceServicer_to_server(self.node, s),
         }
         for name, add in adders.items():

@@ -165,8 +165,32 @@ class TestPool:
         assert plimsoll("ipam", "resync", "--json").json == [{"service": "ipam-aws", "intent_id": "i-resync"}]
         site.ipam.status.leader = False
         answer = plimsoll("ipam", "resync")
-        assert answer.code == 3
-        assert "ask it" in answer.err
+        assert answer.code == 5
+        assert "another replica leads" in answer.err
+        assert "ask it; try again in 2 s" in answer.err
+
+    @pytest.mark.parametrize(
+        ("args", "when_none_leads"),
+        [
+            (("ipam", "pool", "list"), 5),
+            (("ipam", "pool", "show", "node-1"), 5),
+            (("ipam", "intents"), 5),
+            (("ipam", "resync"), 5),
+            (("queue", "dead-letters", "list"), 5),
+            (("ipam", "explain", "node-1"), 1),
+            (("ipam", "status"), 0),
+            (("status",), 1),
+        ],
+    )
+    def test_a_replica_that_stands_by_is_passed_over(
+        self, plimsoll, site, args: tuple[str, ...], when_none_leads: int
+    ) -> None:
+        with site.context.open("a") as context:
+            context.write(f'[ipam.other]\ntarget = "{site.folder}/standby.sock"\nidentity = "ipam-aws"\n')
+        assert plimsoll(*args).code == 0
+        assert plimsoll("ipam", "pool", "show", "node-9").code == 4
+        site.ipam.status.leader = False
+        assert plimsoll(*args).code == when_none_leads
 
     def test_intents_with_their_steps(self, plimsoll, site) -> None:
         step = ipam_pb2.Step(number=1, operation="assign-addresses", arguments='{"count": 4}')
