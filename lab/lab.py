@@ -98,13 +98,13 @@ class Lab:
         self.state = self._stack.enter_context(
             LabState(options.name, options.root, keep=KEPT if options.keep_logs else ())
         )
-        self.children = await enter(Children(self.state))
         with self._step("fabric"):
             await self._start_fabric()
         with self._step("redis"):
             self.redis = RedisServer(self.state.folder / "redis")
             self._stack.callback(self.redis.stop)
             self.start_redis()
+        self.children = await enter(Children(self.state))
         self._programs = Programs(
             options, self.state.folder, self._control.netns, self._control.address, self.redis.url
         )
@@ -191,16 +191,19 @@ class Lab:
                 return found
 
     async def settled(self, *, timeout_s: float = 60.0) -> Mapping[str, ipam_pb2.Pool]:
-        """Returns the pools once every node is connected and between its marks, with no work owed to the cloud.
+        """Returns the pools once IPAM knows every lease, and every node is between its marks with nothing under way.
 
         Raises LabError that says what is missing.
         """
 
         async def look() -> Mapping[str, ipam_pb2.Pool] | None:
             pools = await self.pools()
-            return pools if self.nodes.keys() <= pools.keys() and all(map(_between, pools.values())) else None
+            return None if self._unsettled(pools) else pools
 
-        found = await self.until(look, "every node between its marks", timeout_s=timeout_s, explain=self._unsettled)
+        async def explain() -> str:
+            return "; ".join(self._unsettled(await self.pools()))
+
+        found = await self.until(look, "every node between its marks", timeout_s=timeout_s, explain=explain)
         assert found is not None
         return found
 
@@ -228,18 +231,23 @@ class Lab:
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             if explain is not None:
-                why += f"; {await explain()}"
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    why += f"; {await explain()}"
             raise LabError(
                 f"waited {timeout_s:g} s for {what}{why}", "`plimsoll ipam explain NODE` tells why"
             ) from None
 
-    async def _unsettled(self) -> str:
-        try:
-            pools = await self.pools()
-        except grpc.aio.AioRpcError as err:
-            return str(err.details())
-        missing = [f"{name}: unknown to ipam-aws" for name in self.nodes if name not in pools]
-        return "; ".join(missing + [f"{name}: {describe(pool)}" for name, pool in pools.items() if not _between(pool)])
+    def _unsettled(self, pools: Mapping[str, ipam_pb2.Pool]) -> list[str]:
+        """What keeps each node from being settled."""
+        pods = self.pods.by_node()
+        found = []
+        for name in self.nodes:
+            pool = pools.get(name)
+            if pool is None:
+                found.append(f"{name}: unknown to ipam-aws")
+            elif not _between(pool) or pool.in_use != len(pods.get(name, ())):
+                found.append(f"{name} with {len(pods.get(name, ()))} pods: {describe(pool)}")
+        return found
 
     async def _follow_cloud(self) -> None:
         """Brings every change of the cloud's state into the fabric."""
@@ -277,7 +285,8 @@ class Lab:
 def describe(pool: ipam_pb2.Pool) -> str:
     """State of a pool in a few words."""
     words = [
-        f"attached {pool.attached}, used {pool.in_use}, needed {pool.needed}, excess {pool.excess}",
+        f"attached {pool.attached}, used {pool.in_use}, cooling {pool.cooling}",
+        f"needed {pool.needed}, excess {pool.excess}",
         *([f"{pool.open_intents} open intents"] if pool.open_intents else []),
         *([] if pool.connected else ["not connected"]),
         *([pool.last_error] if pool.last_error else []),
@@ -286,7 +295,8 @@ def describe(pool: ipam_pb2.Pool) -> str:
 
 
 def _between(pool: ipam_pb2.Pool) -> bool:
-    return pool.connected and pool.attached > 0 and not (pool.needed or pool.excess or pool.open_intents)
+    under_way = pool.needed or pool.excess or pool.open_intents or pool.cooling
+    return pool.connected and pool.attached > 0 and not under_way
 
 
 async def together(*work: Coroutine[Any, Any, T], limit: int = AT_ONCE) -> list[T]:

@@ -30,8 +30,8 @@ class LabOptions:
     min_allocate: int = 0
     max_allocate: int = 0
     max_above_watermark: int = 0
-    cooldown_s: float = 5.0
-    release_delay_s: float = 10.0
+    cooldown_s: float = 3.0
+    release_delay_s: float = 5.0
     resync_interval_s: float = 30.0
     keep_logs: bool = False
     log_level: str = "info"
