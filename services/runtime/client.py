@@ -71,15 +71,16 @@ def sync_channel(
     target: str, tls: TlsSettings | None, server_identity: str = "", *, deadline_s: float = DEADLINE_S
 ) -> grpc.Channel:
     """The same for threads; see `aio_channel`."""
-    interceptors = [*tracing.client_interceptors(), _Deadline(deadline_s)]
+    deadline = _Deadline(deadline_s)
     if tls is None or target.startswith("unix:"):
-        return grpc.intercept_channel(grpc.insecure_channel(target, options=_options()), *interceptors)
+        return grpc.intercept_channel(tracing.traced(grpc.insecure_channel(target, options=_options())), deadline)
 
     def make(material: Material) -> grpc.Channel:
         options = _options(_expected_name(material, server_identity))
         return grpc.secure_channel(target, channel_credentials(material), options=options)
 
-    return grpc.intercept_channel(RotatingChannel(TlsFiles(tls.ca, tls.certificate, tls.key), make), *interceptors)
+    channel = RotatingChannel(TlsFiles(tls.ca, tls.certificate, tls.key), make)
+    return grpc.intercept_channel(tracing.traced(channel), deadline)
 
 
 def _expected_name(material: Material, server_identity: str) -> str:

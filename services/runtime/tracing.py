@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Final, Self, cast
 
+import grpc
 import structlog
+
+_SHIP_S: Final = 2.0
 
 _tracing: Tracing | None = None
 
@@ -38,7 +42,10 @@ class Tracing:
     def __exit__(self, *exc: object) -> None:
         global _tracing
         _tracing = None
-        self._provider.shutdown()
+        # Ships what is left. A collector that is gone must not hold up the stop.
+        shipping = threading.Thread(target=self._provider.shutdown, name="tracing-shutdown", daemon=True)
+        shipping.start()
+        shipping.join(_SHIP_S)
 
 
 def enabled() -> bool:
@@ -62,12 +69,14 @@ def aio_client_interceptors() -> Sequence[Any]:
     return tuple(interceptors())
 
 
-def client_interceptors() -> Sequence[Any]:
+def traced(channel: grpc.Channel) -> grpc.Channel:
+    """A channel for threads whose calls carry the trace; the channel itself while tracing is off."""
     if not enabled():
-        return ()
+        return channel
     from opentelemetry.instrumentation.grpc import client_interceptor
+    from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
 
-    return (client_interceptor(),)
+    return cast(grpc.Channel, intercept_channel(channel, client_interceptor()))
 
 
 def instrument_celery() -> None:
