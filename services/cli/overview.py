@@ -13,7 +13,7 @@ from services.api.registry.v1.registry_pb2 import ListNodesRequest
 from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from services.cli.connect import DEADLINE_S, ask_all, pages, stub_of
 from services.cli.context import Context, Service
-from services.cli.errors import CliError, Unreachable, Usage
+from services.cli.errors import CliError, Refused, Unreachable, Usage
 from services.cli.views import View, ipam_status_view, node_status_view, node_view
 
 
@@ -41,14 +41,15 @@ def overview(context: Context) -> View:
     rows, problems = [], []
     by_kind: dict[str, list[Any]] = {"registry": [], "ipam": [], "node": []}
     for service, answer in zip(services, answers, strict=True):
-        row: View = {"name": service.name, "kind": service.kind, "target": service.target, "up": True}
+        row: View = {"name": service.name, "kind": service.kind, "target": service.target}
         if isinstance(answer, CliError):
-            rows.append({**row, "up": False, "detail": "", "error": answer.message, "remedy": answer.remedy})
+            state = "refused" if isinstance(answer, Refused) else "down"
+            rows.append({**row, "state": state, "detail": "", "error": answer.message, "remedy": answer.remedy})
             problems.append({"subject": service.name, "message": answer.message, "remedy": answer.remedy})
             continue
-        rows.append({**row, "detail": _DETAIL[service.kind](answer), "error": "", "remedy": ""})
+        rows.append({**row, "state": "up", "detail": _DETAIL[service.kind](answer), "error": "", "remedy": ""})
         by_kind[service.kind].append(answer)
-    if not any(row["up"] for row in rows):
+    if all(row["state"] == "down" for row in rows):
         raise Unreachable(
             f"none of the {len(rows)} services of {context.path} can be reached; {rows[0]['error']}",
             remedy="start them, or name another context with --context FILE",

@@ -21,7 +21,7 @@ WIDE = 1000  # columns when nobody looks: nothing is cut or wrapped for a pipe
 COLOURS = {
     "up": "green", "ready": "green", "ok": "green", "yes": "green",
     "waiting": "yellow", "lost": "yellow", "cooling": "yellow", "marked": "yellow", "releasing": "yellow",
-    "down": "red", "problem": "red",
+    "down": "red", "refused": "red", "problem": "red",
 }  # fmt: skip
 
 

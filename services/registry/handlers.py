@@ -20,10 +20,10 @@ SERVICE = "plimsoll.registry.v1.RegistryService"
 # Nodes speak for themselves (checked per stream); people and the gateway look, and delete.
 POLICY = {
     f"/{SERVICE}/Watch": allow(nodes=True),
-    f"/{SERVICE}/GetNode": allow(nodes=True, services={"gateway"}),
-    f"/{SERVICE}/ListNodes": allow(nodes=True, services={"gateway"}),
-    f"/{SERVICE}/ListEndpoints": allow(nodes=True, services={"gateway"}),
-    f"/{SERVICE}/DeleteNode": allow(services={"gateway"}),
+    f"/{SERVICE}/GetNode": allow(nodes=True, services={"gateway", "cli"}),
+    f"/{SERVICE}/ListNodes": allow(nodes=True, services={"gateway", "cli"}),
+    f"/{SERVICE}/ListEndpoints": allow(nodes=True, services={"gateway", "cli"}),
+    f"/{SERVICE}/DeleteNode": allow(services={"gateway", "cli"}),
 }
 
 

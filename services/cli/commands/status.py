@@ -20,7 +20,7 @@ def status(context: ContextFile = None, json: Json = False) -> None:
     found = overview(contexts.current(context))
     columns = {
         "service": "name",
-        "state": lambda item: "up" if item["up"] else "down",
+        "state": "state",
         "detail": lambda item: item["detail"] or item["error"],
         "target": "target",
     }

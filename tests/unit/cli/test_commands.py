@@ -61,8 +61,8 @@ class TestStatus:
         site.stop("ipam-aws")
         answer = plimsoll("status", "--json")
         assert answer.code == 1
-        states = {row["name"]: row["up"] for row in answer.json["services"]}
-        assert states == {"registry": True, "ipam-aws": False, "node-1": True}
+        states = {row["name"]: row["state"] for row in answer.json["services"]}
+        assert states == {"registry": "up", "ipam-aws": "down", "node-1": "up"}
         assert answer.json["problems"][0]["subject"] == "ipam-aws"
         assert "systemctl status plimsoll-ipam-aws" in answer.json["problems"][0]["remedy"]
 
