@@ -46,3 +46,7 @@ class NodeAlive(RegistryError):
 
 class SessionReplaced(RegistryError):
     kind = "conflict"
+
+
+class StaleLead(RegistryError):
+    kind = "unavailable"

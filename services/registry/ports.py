@@ -31,10 +31,16 @@ class Stored:
 class RegistryStore(Protocol):
     """The registry's tables. Raises errors with the shape of RegistryError when they cannot be reached."""
 
+    async def lead(self) -> int:
+        """Raises the fence and returns it: whoever led before is refused from now on."""
+
     async def load(self) -> Stored: ...
 
-    async def apply(self, changes: Changes) -> None:
-        """Writes all of `changes` or nothing; durable when it returns. An endpoint's node must exist, else NotFound."""
+    async def apply(self, changes: Changes, *, leader: int) -> None:
+        """Writes all of `changes` or nothing; durable when it returns. `leader` is the fence that `lead` returned.
+
+        Raises StaleLead if another leads by now, NotFound if an endpoint's node does not exist.
+        """
 
 
 class Clock(Protocol):

@@ -53,6 +53,7 @@ class Registry:
         self._topic = topic
         self._clock = clock
         self._lost_after_s = lost_after_s
+        self._leader = 0
         self._nodes: dict[str, Node] = {}
         self._endpoints: dict[str, dict[str, Endpoint]] = {}
         self._sessions: dict[str, Session] = {}
@@ -64,7 +65,8 @@ class Registry:
         self._log = structlog.get_logger("registry")
 
     async def start(self) -> None:
-        """Loads what is stored. Every node gets the whole `lost_after_s` to come back."""
+        """Leads from now on, and loads what is stored. Every node gets the whole `lost_after_s` to come back."""
+        self._leader = await self._store.lead()
         stored = await self._store.load()
         now = self._clock.monotonic()
         self._nodes = {node.name: node for node in stored.nodes}
@@ -119,7 +121,7 @@ class Registry:
             gone = [id for id in (current if replace_all else deleted_ids) if id in current and id not in wanted]
             if not changed and not gone:
                 return
-            await self._store.apply(
+            await self._write(
                 Changes(endpoints=changed, removed_endpoints=[(session.node, id) for id in dict.fromkeys(gone)])
             )
             current.update((endpoint.id, endpoint) for endpoint in changed)
@@ -142,7 +144,7 @@ class Registry:
                     remedy=f"stop its node daemon, wait until it is lost ({self._lost_after_s:g} s), then delete it",
                     retry_after_s=max(1.0, self._lost_after_s - silent_s),
                 )
-            await self._store.apply(Changes(removed_nodes=[name]))
+            await self._write(Changes(removed_nodes=[name]))
             gone = self._endpoints.pop(name, {})
             del self._nodes[name], self._heard_at[name]
             self._unwritten.discard(name)
@@ -173,7 +175,7 @@ class Registry:
             for name in names:
                 await stack.enter_async_context(self._locks[name])
             lost = [replace(self._nodes[name], state=NodeState.LOST) for name in names]
-            await self._store.apply(Changes(nodes=lost))
+            await self._write(Changes(nodes=lost))
             self._tell(lost)
         self._log.warning("nodes lost", nodes=list(names), after_s=self._lost_after_s)
         for name in names:
@@ -187,7 +189,7 @@ class Registry:
         if not names:
             return
         try:
-            await self._store.apply(Changes(heartbeats={name: self._nodes[name].heartbeat_at for name in names}))
+            await self._write(Changes(heartbeats={name: self._nodes[name].heartbeat_at for name in names}))
         except BaseException:
             self._unwritten |= names & self._nodes.keys()
             raise
@@ -229,8 +231,11 @@ class Registry:
                 await self._write_node(replace(node, state=NodeState.READY))
                 self._log.info("node is back", node=name)
 
+    async def _write(self, changes: Changes) -> None:
+        await self._store.apply(changes, leader=self._leader)
+
     async def _write_node(self, node: Node) -> None:
-        await self._store.apply(Changes(nodes=[node]))
+        await self._write(Changes(nodes=[node]))
         self._tell([node])
 
     def _tell(self, nodes: Sequence[Node]) -> None:

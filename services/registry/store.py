@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     Connection,
     Double,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from services.registry.errors import NotFound
+from services.registry.errors import NotFound, StaleLead
 from services.registry.model import Endpoint, EndpointKey, Node, NodeState
 from services.registry.ports import Changes, Stored
 from services.runtime.store import Database
@@ -38,6 +39,8 @@ metadata: Final = MetaData()
 def _text(name: str, **options: Any) -> Column[str]:
     return Column(name, String, nullable=False, **options)
 
+
+leadership = Table("leadership", metadata, _text("name", primary_key=True), Column("fence", BigInteger, nullable=False))
 
 nodes = Table(
     "nodes",
@@ -75,11 +78,20 @@ class SqlRegistryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def lead(self) -> int:
+        return await self._database.write(_lead)
+
     async def load(self) -> Stored:
         return await self._database.read(_load)
 
-    async def apply(self, changes: Changes) -> None:
-        await self._database.write(lambda connection: _apply(connection, changes))
+    async def apply(self, changes: Changes, *, leader: int) -> None:
+        await self._database.write(lambda connection: _apply(connection, changes, leader))
+
+
+def _lead(connection: Connection) -> int:
+    fence = int(connection.execute(select(leadership.c.fence)).scalar_one_or_none() or 0) + 1
+    _upsert(connection, leadership, [{"name": "registry", "fence": fence}])
+    return fence
 
 
 def _load(connection: Connection) -> Stored:
@@ -93,7 +105,10 @@ def _load(connection: Connection) -> Stored:
     )
 
 
-def _apply(connection: Connection, changes: Changes) -> None:
+def _apply(connection: Connection, changes: Changes, leader: int) -> None:
+    fence = connection.execute(select(leadership.c.fence)).scalar_one_or_none()
+    if fence != leader:
+        raise StaleLead(f"leader {leader} was followed by {fence}", remedy="this replica stops; speak to the other one")
     for names in _chunks(changes.removed_nodes):
         connection.execute(delete(nodes).where(nodes.c.name.in_(names)))
     _upsert(connection, nodes, [asdict(node) | {"state": str(node.state)} for node in changes.nodes])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.registry.errors import NotFound
+from services.registry.errors import NotFound, StaleLead
 from services.registry.model import Endpoint, EndpointKey, Node
 from services.registry.ports import Changes, Stored
 
@@ -17,6 +17,11 @@ class MemoryStore:
         self._endpoints: dict[EndpointKey, Endpoint] = {}
         self.fail: Exception | None = None
         self.written: list[Changes] = []
+        self._fence = 0
+
+    async def lead(self) -> int:
+        self._fence += 1
+        return self._fence
 
     async def load(self) -> Stored:
         return Stored(
@@ -24,7 +29,9 @@ class MemoryStore:
             endpoints=[self._endpoints[key] for key in sorted(self._endpoints)],
         )
 
-    async def apply(self, changes: Changes) -> None:
+    async def apply(self, changes: Changes, *, leader: int) -> None:
+        if leader != self._fence:
+            raise StaleLead(f"leader {leader} was followed by {self._fence}")
         error, self.fail = self.fail, None
         if error is not None:
             raise error

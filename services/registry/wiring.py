@@ -10,12 +10,14 @@ from typing import NoReturn
 import structlog
 
 from services.api.registry.v1 import registry_pb2_grpc
+from services.registry.errors import StaleLead
 from services.registry.handlers import POLICY, SERVICE, RegistryHandlers
 from services.registry.service import Fact, Registry
 from services.registry.settings import Settings
 from services.registry.store import SqlRegistryStore
 from services.registry.wire import encode_batch
 from services.runtime.clock import SystemClock
+from services.runtime.leadership import sole_leader
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.server import GrpcServer
 from services.runtime.store import StoreError, migrate, open_database
@@ -25,15 +27,17 @@ _RETRY_S = 1.0
 
 
 async def build(settings: Settings, life: Lifecycle) -> None:
-    """Opens the store, loads it, serves."""
+    """Opens the store, stands by until no other registry leads, loads it, serves."""
     database = await life.enter(open_database(settings.store))
     await migrate(database, "services.registry.migrations")
+    leadership = await life.enter(sole_leader(database, "registry"))
+    life.spawn("leadership", leadership.watch)
     topic: Topic[Fact] = Topic(encode_batch)
     registry = Registry(SqlRegistryStore(database), topic, SystemClock(), lost_after_s=settings.lost_after_s)
     await registry.start()
 
     async def last_heartbeats() -> None:
-        with contextlib.suppress(StoreError):  # a store that is lost must not make a clean stop a crash
+        with contextlib.suppress(StoreError, StaleLead):  # a store that is lost must not make a clean stop a crash
             await registry.write_heartbeats()
 
     life.defer(last_heartbeats)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 
 READERS: Final = 4
 
@@ -17,6 +17,7 @@ class Backend:
     """Two engines and how they differ.
 
     :param name: "sqlite" or "postgresql".
+    :param url: with its password, if it has one.
     :param location: the database's name for messages, without secrets.
     :param writer: one connection, serialisable transactions.
     :param readers: READERS connections; a transaction sees one state throughout.
@@ -26,6 +27,7 @@ class Backend:
     """
 
     name: str
+    url: URL
     location: str
     writer: Engine
     readers: Engine

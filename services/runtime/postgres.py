@@ -31,7 +31,7 @@ def open_postgres(url: URL) -> Backend:
     driver = url.set(drivername="postgresql+psycopg")
     writer = _engine(driver, isolation_level="SERIALIZABLE", connections=1)
     readers = _engine(driver, isolation_level="REPEATABLE READ", connections=READERS, readonly=True)
-    backend = Backend("postgresql", location, writer, readers, lambda: None, _passing, _exclude)
+    backend = Backend("postgresql", url, location, writer, readers, lambda: None, _passing, _exclude)
     try:
         with writer.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -66,9 +66,13 @@ def _passing(error: BaseException) -> bool:
     return cause.sqlstate in _PASSING_STATES or (cause.sqlstate is None and isinstance(cause, psycopg.OperationalError))
 
 
+def lock_key(name: str) -> int:
+    """The key of an advisory lock, 64 bits signed."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
 def _exclude(connection: Connection, name: str) -> None:
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
 
 
-__all__ = ["open_postgres"]
+__all__ = ["lock_key", "open_postgres"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.pool import QueuePool
 
 from services.runtime import apsw_dialect
@@ -60,6 +60,7 @@ def open_sqlite(path: Path) -> Backend:
 
     backend = Backend(
         name="sqlite",
+        url=URL.create("sqlite", database=str(path)),
         location=location,
         writer=_engine(path, "BEGIN IMMEDIATE", _PRAGMAS, verify, connections=1),
         readers=_engine(path, "BEGIN", (*_PRAGMAS, "query_only = ON"), verify, connections=READERS),

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, make_url
+from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from services.runtime import migrations
@@ -51,6 +51,11 @@ class Database:
     def location(self) -> str:
         """The database's name for messages, without secrets."""
         return self._backend.location
+
+    @property
+    def url(self) -> URL:
+        """What it was opened by, with its password, if it has one."""
+        return self._backend.url
 
     async def read(self, work: Work[T]) -> T:
         """Runs `work` in a transaction that sees one state of the database throughout, and may not write."""

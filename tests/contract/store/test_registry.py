@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.registry.errors import NotFound
+from services.registry.errors import NotFound, StaleLead
 from services.registry.model import Endpoint, Node, NodeState
 from services.registry.ports import Changes, RegistryStore
 from services.registry.store import SqlRegistryStore
@@ -42,32 +42,46 @@ async def registry_store(request: pytest.FixtureRequest, tmp_path: Path) -> Asyn
         yield SqlRegistryStore(database)
 
 
+async def write(store: RegistryStore, changes: Changes) -> None:
+    await store.apply(changes, leader=await store.lead())
+
+
+async def test_who_led_before_is_refused(registry_store: RegistryStore) -> None:
+    before = await registry_store.lead()
+    after = await registry_store.lead()
+    assert after > before
+    with pytest.raises(StaleLead):
+        await registry_store.apply(Changes(nodes=[NODE]), leader=before)
+    assert list((await registry_store.load()).nodes) == []
+    await registry_store.apply(Changes(nodes=[NODE]), leader=after)
+
+
 async def test_everything_comes_back_in_order(registry_store: RegistryStore) -> None:
     other = replace(POD, id="b/eth0", pod="")
-    await registry_store.apply(Changes(nodes=[NODE, Node("node-0")], endpoints=[POD, other]))
+    await write(registry_store, Changes(nodes=[NODE, Node("node-0")], endpoints=[POD, other]))
     stored = await registry_store.load()
     assert list(stored.nodes) == [Node("node-0"), NODE]
     assert list(stored.endpoints) == [other, POD]
 
 
 async def test_what_is_written_again_is_replaced(registry_store: RegistryStore) -> None:
-    await registry_store.apply(Changes(nodes=[NODE], endpoints=[POD]))
+    await write(registry_store, Changes(nodes=[NODE], endpoints=[POD]))
     node, pod = replace(NODE, state=NodeState.READY, labels={}), replace(POD, addresses=("10.0.0.8",))
-    await registry_store.apply(Changes(nodes=[node], endpoints=[pod]))
+    await write(registry_store, Changes(nodes=[node], endpoints=[pod]))
     stored = await registry_store.load()
     assert (list(stored.nodes), list(stored.endpoints)) == ([node], [pod])
 
 
 async def test_the_same_id_on_two_nodes_is_two_endpoints(registry_store: RegistryStore) -> None:
     elsewhere = replace(POD, node="node-2")
-    await registry_store.apply(Changes(nodes=[NODE, Node("node-2")], endpoints=[POD, elsewhere]))
-    await registry_store.apply(Changes(removed_endpoints=[POD.key, ("node-1", "never/there")]))
+    await write(registry_store, Changes(nodes=[NODE, Node("node-2")], endpoints=[POD, elsewhere]))
+    await write(registry_store, Changes(removed_endpoints=[POD.key, ("node-1", "never/there")]))
     assert list((await registry_store.load()).endpoints) == [elsewhere]
 
 
 async def test_a_removed_node_takes_its_endpoints_along(registry_store: RegistryStore) -> None:
-    await registry_store.apply(Changes(nodes=[NODE, Node("node-2")], endpoints=[POD, replace(POD, node="node-2")]))
-    await registry_store.apply(Changes(removed_nodes=["node-1", "never-there"]))
+    await write(registry_store, Changes(nodes=[NODE, Node("node-2")], endpoints=[POD, replace(POD, node="node-2")]))
+    await write(registry_store, Changes(removed_nodes=["node-1", "never-there"]))
     stored = await registry_store.load()
     assert [node.name for node in stored.nodes] == ["node-2"]
     assert [endpoint.node for endpoint in stored.endpoints] == ["node-2"]
@@ -75,11 +89,11 @@ async def test_a_removed_node_takes_its_endpoints_along(registry_store: Registry
 
 async def test_an_endpoint_of_nobody_is_refused_with_all_that_came_along(registry_store: RegistryStore) -> None:
     with pytest.raises(NotFound):
-        await registry_store.apply(Changes(nodes=[Node("node-2")], endpoints=[POD]))
+        await write(registry_store, Changes(nodes=[Node("node-2")], endpoints=[POD]))
     assert list((await registry_store.load()).nodes) == []
 
 
 async def test_heartbeats_touch_nothing_else_and_make_no_node(registry_store: RegistryStore) -> None:
-    await registry_store.apply(Changes(nodes=[NODE]))
-    await registry_store.apply(Changes(heartbeats={"node-1": 2000.5, "never-there": 1.0}))
+    await write(registry_store, Changes(nodes=[NODE]))
+    await write(registry_store, Changes(heartbeats={"node-1": 2000.5, "never-there": 1.0}))
     assert list((await registry_store.load()).nodes) == [replace(NODE, heartbeat_at=2000.5)]

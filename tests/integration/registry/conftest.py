@@ -21,16 +21,18 @@ from services.runtime.client import aio_channel
 from services.runtime.settings import TlsSettings
 
 ROOT = Path(__file__).parents[3]
-LOST_AFTER_S = 1.0
+LOST_AFTER_S = 2.0
 
 
 class RegistryProcess:
     """`python -m services.registry` on a free port, which it keeps when it is started again."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, socket: str = "registry.sock") -> None:
         self.folder = folder
         self.store = store
+        self.socket = folder / socket
         self.port = 0
+        self.standing_by = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -47,7 +49,7 @@ class RegistryProcess:
         flags = {
             "store": self.store,
             "listen": f"127.0.0.1:{self.port}",
-            "socket": self.folder / "registry.sock",
+            "socket": self.socket,
             "tls.ca": tls.ca,
             "tls.certificate": tls.certificate,
             "tls.key": tls.key,
@@ -67,6 +69,8 @@ class RegistryProcess:
             if event.get("event") == "listening":
                 (tcp,) = (on for on in event["on"] if not on.startswith("unix:"))
                 self.port = int(tcp.rpartition(":")[2])
+            if event.get("event", "").startswith("standing by"):
+                self.standing_by.set()
             if event.get("event") == "serving":
                 self._drain = asyncio.create_task(self._process.stderr.read())
                 return
@@ -84,7 +88,7 @@ class RegistryProcess:
         return aio_channel(f"127.0.0.1:{self.port}", self.tls(kind, name), "service/registry")
 
     def local(self) -> grpc.aio.Channel:
-        return aio_channel(f"unix:{self.folder}/registry.sock", None)
+        return aio_channel(f"unix:{self.socket}", None)
 
 
 class NodeStream:
@@ -180,6 +184,16 @@ async def registry_anywhere(tmp_path: Path, registry_store_url: str) -> AsyncIte
     """A registry on SQLite, and one on PostgreSQL."""
     async for process in _running(tmp_path, registry_store_url):
         yield process
+
+
+@pytest.fixture
+async def second_registry(tmp_path: Path, registry_anywhere: RegistryProcess) -> AsyncIterator[RegistryProcess]:
+    """Another registry on the same store, not started."""
+    process = RegistryProcess(tmp_path, registry_anywhere.store, "second.sock")
+    try:
+        yield process
+    finally:
+        await process.stop(signal.SIGKILL)
 
 
 async def _running(folder: Path, store: str) -> AsyncIterator[RegistryProcess]:

@@ -59,6 +59,21 @@ async def test_a_killed_registry_resumes_what_it_told(registry_anywhere: Any, no
     beating.cancel()
 
 
+async def test_a_second_registry_stands_by_and_follows_a_killed_one(
+    registry_anywhere: Any, second_registry: Any, node_stream: OpenNode
+) -> None:
+    one = await node_stream(registry_anywhere, "node-1")
+    await one.report("c1/eth0", replace=True)
+    await one.until(lambda: one.has("node-1", "c1/eth0"))
+    following = asyncio.create_task(second_registry.start())
+    await second_registry.standing_by.wait()
+    assert not following.done()
+    await registry_anywhere.stop(signal.SIGKILL)
+    await following
+    two = await node_stream(second_registry, "node-2")
+    await two.until(lambda: "node-1" in two.nodes and two.has("node-1", "c1/eth0"))
+
+
 async def test_a_watcher_resumes_where_it_stood(registry: Any, node_stream: OpenNode) -> None:
     one = await node_stream(registry, "node-1")
     await one.report(*(f"c{n}/eth0" for n in range(100)), replace=True)

@@ -12,6 +12,7 @@ down_revision = None
 
 
 def upgrade() -> None:
+    op.create_table("leadership", sa.Column("name", sa.String, primary_key=True), _column("fence", sa.BigInteger))
     op.create_table(
         "nodes",
         sa.Column("name", sa.String, primary_key=True),

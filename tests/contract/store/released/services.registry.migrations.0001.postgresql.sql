@@ -9,6 +9,10 @@ CREATE TABLE public.endpoints (
     labels json NOT NULL,
     created_at double precision NOT NULL
 );
+CREATE TABLE public.leadership (
+    name character varying NOT NULL,
+    fence bigint NOT NULL
+);
 CREATE TABLE public.nodes (
     name character varying NOT NULL,
     addresses json NOT NULL,
@@ -26,10 +30,13 @@ CREATE TABLE public.registry_version (
     version_num character varying(32) NOT NULL
 );
 INSERT INTO public.endpoints VALUES ('node-1', 'c1/eth0', 'default/web', '["10.0.0.7"]', '02:00', 'eni-1', '{"app":"web"}', 1000.25);
+INSERT INTO public.leadership VALUES ('registry', 1);
 INSERT INTO public.nodes VALUES ('node-1', '["10.0.0.10","10.0.0.11"]', '{"rack":"7"}', 'aws', 'i-1', 'm5.large', 'a', '0.1.0', 'lost', 1000.125, 1001.5);
 INSERT INTO public.registry_version VALUES ('0001');
 ALTER TABLE ONLY public.endpoints
     ADD CONSTRAINT endpoints_pkey PRIMARY KEY (node, id);
+ALTER TABLE ONLY public.leadership
+    ADD CONSTRAINT leadership_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.nodes
     ADD CONSTRAINT nodes_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.registry_version

@@ -14,6 +14,13 @@ CREATE TABLE endpoints (
 	FOREIGN KEY(node) REFERENCES nodes (name) ON DELETE CASCADE
 );
 INSERT INTO endpoints VALUES('node-1','c1/eth0','default/web','["10.0.0.7"]','02:00','eni-1','{"app":"web"}',1000.25);
+DROP TABLE IF EXISTS leadership;
+CREATE TABLE leadership (
+	name VARCHAR NOT NULL, 
+	fence BIGINT NOT NULL, 
+	PRIMARY KEY (name)
+);
+INSERT INTO leadership VALUES('registry',1);
 DROP TABLE IF EXISTS nodes;
 CREATE TABLE nodes (
 	name VARCHAR NOT NULL, 
