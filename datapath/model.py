@@ -47,6 +47,7 @@ class Endpoint:
     :ivar netns: path of the pod's network namespace.
     :ivar device: name of the pod's end.
     :ivar mtu: bytes; 0: the kernel's default.
+    :ivar label: whose it is, in the caller's words; written on the host's device, up to 255 bytes.
     """
 
     host_device: str
@@ -55,6 +56,16 @@ class Endpoint:
     address: str
     mac: str
     mtu: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A pod's interface as the node's side of the kernel tells it."""
+
+    host_device: str
+    address: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,7 @@ class Link:
     up: bool
     mtu: int
     kind: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -37,6 +37,7 @@ def links(connection: NetlinkSocket) -> list[Link]:
                 up=bool(flags & 1),
                 mtu=_number(attributes.get(4)),
                 kind=_text(info.get(1, b"")),
+                label=_text(attributes.get(20, b"")),
             )
         )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from datapath.model import CloudLink, Endpoint, RoutingReport
+from datapath.model import CloudLink, Endpoint, Found, RoutingReport
 
 
 class Endpoints(Protocol):
@@ -24,6 +24,9 @@ class Endpoints(Protocol):
 
     def check(self, endpoint: Endpoint) -> None:
         """Raises NotWired with the first difference between kernel and endpoint."""
+
+    def found(self) -> Sequence[Found]:
+        """Every pod's interface that the kernel holds on the node's side, whoever remembers it."""
 
     def restore(self, endpoints: Collection[Endpoint]) -> Sequence[str]:
         """Puts back what of the host's side is missing, without touching what runs. Returns what was done or cannot be,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Sequence
 
 from datapath.errors import DatapathError, NamespaceGone, NotWired
-from datapath.model import CloudLink, Endpoint, RoutingReport
+from datapath.model import CloudLink, Endpoint, Found, RoutingReport
 
 
 class FakeEndpoints:
@@ -41,6 +41,9 @@ class FakeEndpoints:
     def check(self, endpoint: Endpoint) -> None:
         if self.wired.get(endpoint.host_device) != endpoint:
             raise NotWired(f"{endpoint.host_device} is missing on the node")
+
+    def found(self) -> Sequence[Found]:
+        return [Found(one.host_device, one.address, one.label) for one in self.wired.values()]
 
     def restore(self, endpoints: Collection[Endpoint]) -> Sequence[str]:
         missing = [one for one in endpoints if one.host_device not in self.wired]

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from ipam.errors import PoolEmpty
+from ipam.errors import AddressConflict, PoolEmpty
 from ipam.journal import Journal, Lease, Owner
 from ipam.model import NO_TAGS, AddressState, PoolInterface, Usage
 from ipam.ports import Clock
@@ -185,6 +185,36 @@ class LocalPool:
             self._to_free(lease.address)
         self._on_change()
 
+    def adopt(self, owner: Owner, address: str, *, pod: str = "", attributes: Mapping[str, str] = NO_TAGS) -> Lease:
+        """Writes down a lease that exists in the kernel, though no journal tells of it.
+
+        Raises AddressConflict if address or owner belong to another lease, StoreError."""
+        with self._changed:
+            while owner in self._writing:
+                self._changed.wait()
+            if owner in self._leases or address in self._owners:
+                raise AddressConflict(f"{address} or {owner} belongs to another lease already", field="address")
+            home = self._home.get(address, "")
+            lease = Lease(owner, address, home, self._clock.now(), pod, dict(attributes))
+            if home:
+                self._free[home].pop(address, None)
+            self._cooling.pop(address, None)
+            self._fences.pop(address, None)
+            self._leases[owner] = lease
+            self._owners[address] = owner
+            self._writing.add(owner)
+        try:
+            self._journal.lease(lease)
+        except BaseException:
+            with self._written(owner):
+                self._forget(lease)
+                self._to_free(address)
+            raise
+        with self._written(owner):
+            pass
+        self._on_change()
+        return lease
+
     def amend(self, owner: Owner, attributes: Mapping[str, str]) -> Lease | None:
         """Writes new attributes of a lease down."""
         lease = self._take(owner)
@@ -330,6 +360,9 @@ class LocalPool:
                 self._free[interface_id].pop(address, None)
         self._home = home
         self._free = {name: self._free.get(name, OrderedDict()) for name in self._interfaces}
+        for lease in list(self._leases.values()):
+            if home.get(lease.address, lease.interface_id) != lease.interface_id:
+                self._leases[lease.owner] = replace(lease, interface_id=home[lease.address])
         self._marked = frozenset(
             address
             for interface in self._interfaces.values()

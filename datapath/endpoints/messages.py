@@ -95,7 +95,7 @@ def host_side(address: str, mac: str, link_index: int, host_device: str) -> list
 
 def alias(host_device: str, text: str) -> Request:
     """Writes on the device whose it is, for people and for a daemon that lost its journal."""
-    attributes = [("IFLA_IFNAME", host_device), ("IFLA_IFALIAS", text[:255])]
+    attributes = [("IFLA_IFNAME", host_device), ("IFLA_IFALIAS", text.encode()[:255].decode(errors="ignore"))]
     return request(netlink.RTM_SETLINK, netlink.REQUEST, {}, attributes, what=f"label {host_device}")
 
 

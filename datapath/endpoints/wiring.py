@@ -16,7 +16,7 @@ from typing import Final
 from datapath import observe
 from datapath.endpoints import messages
 from datapath.errors import DatapathError, DeviceTaken, InvalidEndpoint, KernelRefused, NotWired
-from datapath.model import Endpoint, Link
+from datapath.model import HOST_PREFIX, Endpoint, Found, Link
 from datapath.namespaces import opened, visiting
 from datapath.netlink import NetlinkSocket
 
@@ -72,7 +72,10 @@ class KernelEndpoints:
         with pod:
             pod.run(messages.pod_side(endpoint, index))
         host_index = _index(endpoint.host_device)
-        host.run(messages.host_side(endpoint.address, endpoint.mac, host_index, endpoint.host_device))
+        requests = messages.host_side(endpoint.address, endpoint.mac, host_index, endpoint.host_device)
+        # The label goes first: a device that has its route is known to be whose it is.
+        labels = [messages.alias(endpoint.host_device, endpoint.label)] if endpoint.label else []
+        host.run([*labels, *requests])
 
     def _adopted(self, endpoint: Endpoint, netns: int) -> bool:
         """Something has that name. True: it is this endpoint, and right. False: it was in the way, and is gone."""
@@ -137,6 +140,14 @@ class KernelEndpoints:
                     f"the node has no route to {endpoint.address} by {endpoint.host_device}",
                     remedy="restart the node daemon: it puts back what is missing",
                 )
+
+    def found(self) -> Sequence[Found]:
+        with NetlinkSocket() as host:
+            links = {link.index: link for link in observe.links(host) if link.name.startswith(HOST_PREFIX)}
+            routes = observe.routes(host)[1]
+        return [
+            Found(links[index].name, address, links[index].label) for address, index in sorted(routes) if index in links
+        ]
 
     def restore(self, endpoints: Collection[Endpoint]) -> Sequence[str]:
         done = []

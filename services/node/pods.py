@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import structlog
 
 from datapath.errors import DatapathError
-from datapath.model import Endpoint, host_device, pod_mac
+from datapath.model import Endpoint, Found, host_device, pod_mac
 from datapath.ports import Endpoints
-from ipam.errors import NotFound
+from ipam.errors import AddressConflict, NotFound
 from ipam.local import Lease, LocalPool, Owner
 
 _log = structlog.get_logger("pods")
@@ -97,9 +97,27 @@ class Pods:
         return removed
 
     def restore(self) -> None:
-        """After a start: puts back what is missing on the node's side. Running pods are not touched."""
+        """After a start: puts back what is missing on the node's side. Running pods are not touched.
+
+        Pods that the kernel holds and the journal does not (it was lost) are taken into it, by the labels of their
+        devices: their addresses must not go to others."""
+        known = {lease.address for lease in self._pool.leases()}
+        for found in self._endpoints.found():
+            if found.address not in known:
+                self._adopt(found)
         for line in self._endpoints.restore([self._attached(lease).endpoint for lease in self._pool.leases()]):
             _log.warning("restored", what=line)
+
+    def _adopt(self, found: Found) -> None:
+        name, network, netns, pod = (found.label.split(" ", 3) + [""] * 4)[:4]
+        container_id, _, interface_name = name.rpartition("/")
+        owner = Owner(container_id or found.host_device, interface_name or "unknown")
+        try:
+            self._pool.adopt(owner, found.address, pod=pod, attributes={"netns": netns, "network": network})
+        except AddressConflict as error:
+            _log.error("not adopted", address=found.address, error=error.message)
+        else:
+            _log.warning("adopted from the kernel", owner=str(owner), address=found.address)
 
     def attached(self) -> Sequence[Attached]:
         return [self._attached(lease) for lease in self._pool.leases()]
@@ -113,6 +131,7 @@ class Pods:
             address=lease.address,
             mac=pod_mac(lease.address),
             mtu=self._mtu_of(lease.interface_id),
+            label=f"{owner} {lease.attributes.get('network', '')} {lease.attributes.get('netns', '')} {lease.pod}",
         )
         return Attached(lease, endpoint)
 

@@ -100,6 +100,20 @@ def test_gc_after_a_reboot_of_the_runtime(bed: Bed, lone_node: Node) -> None:
     assert bed.ping(lone_node.namespace, second)
 
 
+def test_a_lost_journal_costs_no_running_pod_its_address(bed: Bed, lone_node: Node) -> None:
+    one, first = lone_node.add("pod0")
+    lone_node.stop()
+    for file in lone_node.folder.glob("node.db*"):
+        file.unlink()
+    lone_node.fill_journal()
+    lone_node.start()
+    assert bed.ping(one, "10.0.0.1")
+    assert lone_node.add("pod1")[1] != first, "the kernel remembers whose it is"
+    assert lone_node.cni("ADD", "pod0", one).body["ips"][0]["address"] == f"{first}/32"
+    assert lone_node.cni("DEL", "pod0", one).code == 0
+    assert len(_devices(bed, lone_node)) == 1
+
+
 def test_a_second_daemon_is_refused(bed: Bed, lone_node: Node) -> None:
     twin = Node.__new__(Node)
     twin.__dict__.update(lone_node.__dict__)
