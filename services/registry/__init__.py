@@ -5,6 +5,7 @@ service                Registry: all decisions, in memory, written down before t
 store, migrations      its tables on SQLite or PostgreSQL
 pages                  page tokens of the listings
 handlers, wire         gRPC: the watch stream and the listings; messages <-> facts
+metrics                what Prometheus is told
 settings, wiring       what can be set; the object graph
 testing                fakes of the ports
 """

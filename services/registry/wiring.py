@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import structlog
+from prometheus_client import REGISTRY
 
 from services.api.registry.v1 import registry_pb2_grpc
 from services.registry.errors import StaleLead
 from services.registry.handlers import POLICY, SERVICE, RegistryHandlers
+from services.registry.metrics import RegistryCollector
 from services.registry.service import Fact, Registry
 from services.registry.settings import Settings
 from services.registry.store import SqlRegistryStore
@@ -35,6 +37,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     topic: Topic[Fact] = Topic(encode_batch)
     registry = Registry(SqlRegistryStore(database), topic, SystemClock(), lost_after_s=settings.lost_after_s)
     await registry.start()
+    REGISTRY.register(RegistryCollector(registry, topic))
 
     async def last_heartbeats() -> None:
         with contextlib.suppress(StoreError, StaleLead):  # a store that is lost must not make a clean stop a crash

@@ -16,12 +16,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from prometheus_client import Histogram
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InternalError, OperationalError, SQLAlchemyError
 
 from services.runtime.store_error import StoreError, store_error
 
 T = TypeVar("T")
+
+COMMIT_SECONDS: Final = Histogram(
+    "plimsoll_store_commit_seconds",
+    "Time of one transaction of the store, its work and its sync of the disk.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+COMMIT_UNITS: Final = Histogram(
+    "plimsoll_store_commit_units",
+    "Units of work that share one transaction.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
 
 MAX_BATCH: Final = 256
 PATIENCE_S: Final = 5.0
@@ -92,7 +104,10 @@ class GroupCommit:
             units, last = self._gather(first)
             units = [unit for unit in units if not unit.future.cancelled()]
             if units:
+                began = time.perf_counter()
                 self._write(units)
+                COMMIT_SECONDS.observe(time.perf_counter() - began)
+                COMMIT_UNITS.observe(len(units))
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits any more
                     self._loop.call_soon_threadsafe(_resolve, units)
             if last:

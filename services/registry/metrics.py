@@ -1,0 +1,38 @@
+"""What the registry tells Prometheus, as it is when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.registry.model import NodeState
+from services.registry.service import Fact, Registry
+from services.runtime.watch import Topic
+
+
+class RegistryCollector(Collector):
+    def __init__(self, registry: Registry, topic: Topic[Fact]) -> None:
+        self._registry = registry
+        self._topic = topic
+
+    def collect(self) -> Iterator[Metric]:
+        states = [node.state for node in self._registry.nodes.values()]
+        nodes = GaugeMetricFamily("plimsoll_registry_nodes", "Nodes by state.", labels=["state"])
+        for state in NodeState:
+            nodes.add_metric([str(state)], states.count(state))
+        yield nodes
+        yield GaugeMetricFamily(
+            "plimsoll_registry_endpoints",
+            "Endpoints of all nodes.",
+            value=sum(len(endpoints) for endpoints in self._registry.endpoints.values()),
+        )
+        subscribers = self._topic.subscribers
+        yield GaugeMetricFamily("plimsoll_registry_watchers", "Open watch streams.", value=len(subscribers))
+        newest = self._topic.position.revision
+        yield GaugeMetricFamily(
+            "plimsoll_registry_watch_lag_revisions",
+            "Changes that the slowest watcher has not been sent yet.",
+            value=max((newest - subscriber.sent for subscriber in subscribers), default=0),
+        )
