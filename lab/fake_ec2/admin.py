@@ -23,8 +23,8 @@ _LAUNCH = {"subnet_id": "SubnetId", "security_group_ids": "SecurityGroupIds", "p
 class Changes:
     """Wakes who waits for a revision later than the one he knows."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
@@ -35,7 +35,7 @@ class Changes:
         """Returns when the cloud is past `revision`, or after `wait_s`."""
         try:
             async with asyncio.timeout(wait_s):
-                while self._cloud.revision <= revision:
+                while self._gate.cloud.revision <= revision:
                     await self._changed.wait()
         except TimeoutError:
             pass
@@ -44,11 +44,15 @@ class Changes:
 class Admin:
     """Handlers of the admin endpoint."""
 
-    def __init__(self, gate: Gate, changes: Changes) -> None:
+    def __init__(self, gate: Gate, changes: Changes, reset: Callable[[], None]) -> None:
         self._gate = gate
-        self._cloud = gate.cloud
         self._changes = changes
+        self._reset = reset
         self._encoded: tuple[int, bytes] = (0, b"")
+
+    @property
+    def _cloud(self) -> Cloud:
+        return self._gate.cloud
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
@@ -60,6 +64,7 @@ class Admin:
             web.patch("/_admin/faults", self.merge_faults),
             web.get("/_admin/calls", self.calls),
             web.delete("/_admin/calls", self.reset_calls),
+            web.post("/_admin/reset", self.reset),
         ]
 
     async def state(self, request: web.Request) -> web.Response:
@@ -120,6 +125,10 @@ class Admin:
         except BadFaults as error:
             raise _refused(str(error)) from None
         return web.json_response(self._cloud.faults.document())
+
+    async def reset(self, request: web.Request) -> web.Response:
+        self._reset()
+        return web.Response(status=204)
 
     async def calls(self, request: web.Request) -> web.Response:
         return web.json_response(self._gate.calls.document())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -14,7 +14,7 @@ from lab.fake_ec2.admin import Admin, Changes
 from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.errors import ApiError
 from lab.fake_ec2.faults import CUT, MALFORMED
-from lab.fake_ec2.gate import Gate, Special
+from lab.fake_ec2.gate import Calls, Gate, Special
 from lab.fake_ec2.protocol import rendering
 
 _LARGEST_BODY = 4 << 20
@@ -22,19 +22,34 @@ _GARBAGE = b"<html><body>upstream went away</bo"
 
 
 class Server:
-    """Serves one cloud."""
+    """Serves one cloud at a time.
 
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud = cloud
-        self.gate = Gate(cloud)
+    :param make: makes the cloud to begin with, and each one after a reset.
+    """
+
+    def __init__(self, make: Callable[[], Cloud]) -> None:
+        self._make = make
+        self.gate = Gate(make())
         self._due = asyncio.Event()
-        self._changes = Changes(cloud)
-        cloud.on_change = self._changed
+        self._changes = Changes(self.gate)
+        self.gate.cloud.on_change = self._changed
+
+    @property
+    def cloud(self) -> Cloud:
+        return self.gate.cloud
+
+    def reset(self) -> None:
+        """Begins anew with a fresh cloud; its revisions go on, so that who waits for one is told."""
+        fresh = self._make()
+        fresh.revision = self.cloud.revision + 1
+        fresh.on_change = self._changed
+        self.gate.cloud, self.gate.calls = fresh, Calls()
+        self._changed()
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=_LARGEST_BODY)
         application.add_routes([web.post("/", self.query), web.get("/", self.query)])
-        application.add_routes(Admin(self.gate, self._changes).routes())
+        application.add_routes(Admin(self.gate, self._changes, self.reset).routes())
         application.cleanup_ctx.append(self._transitions)
         return application
 
@@ -91,9 +106,9 @@ def _response(body: bytes, status: int, request_id: str) -> web.Response:
     return web.Response(body=body, status=status, content_type="text/xml", charset="utf-8", headers=headers)
 
 
-async def serve(cloud: Cloud, listen: str) -> tuple[web.AppRunner, str]:
+async def serve(server: Server, listen: str) -> tuple[web.AppRunner, str]:
     """Starts to listen on "HOST:PORT" (port 0: any) or "unix:PATH". Returns what to clean up, and where it listens."""
-    runner = web.AppRunner(Server(cloud).application(), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     if listen.startswith("unix:"):
         await web.UnixSite(runner, listen.removeprefix("unix:")).start()
