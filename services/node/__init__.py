@@ -9,5 +9,6 @@ The map:
     network.py        the pool's interfaces in the kernel, level-triggered
     clients.py        streams to IPAM and registry: pool in; usage, endpoints and heartbeats out
     handlers.py       NodeService on the local socket; explain.py answers "why not"
+    metrics.py        what Prometheus is told
     cni/              the plugin itself, in C
 """

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -23,6 +24,7 @@ from ipam.errors import IpamError, NotFound, PoolEmpty, StoreError
 from ipam.local import LocalPool
 from services.node import cni_request, cni_result
 from services.node.cni_request import SUPPORTED, CniError, CniRequest
+from services.node.metrics import CNI_SECONDS
 from services.node.pods import Pods
 
 _HEAD: Final = struct.Struct(">4sII")
@@ -44,22 +46,25 @@ class CniHandler:
 
     def handle(self, environment: bytes, config: bytes) -> tuple[int, bytes]:
         """Exit code and standard output of the plugin."""
-        version = SUPPORTED[-1]
+        began = time.perf_counter()
+        command, version = "unknown", SUPPORTED[-1]
         try:
             request = cni_request.parse(environment, config)
-            version = request.version
-            return 0, self._perform(request)
+            command, version = request.command, request.version
+            answer = self._perform(request)
+            CNI_SECONDS.labels(command, "ok").observe(time.perf_counter() - began)
+            return 0, answer
         except CniError as error:
-            return 1, error.encode()
+            failure = error
         except (IpamError, DatapathError) as error:
-            known = CniError(_code(error), error.message, error.remedy, version=version)
-            _log.warning("request failed", code=known.code, error=error.message)
-            return 1, known.encode()
+            failure = CniError(_code(error), error.message, error.remedy, version=version)
+            _log.warning("request failed", command=command, code=failure.code, error=error.message)
         except Exception as error:  # noqa: BLE001  one request's bug must not end the daemon
-            _log.exception("request failed")
+            _log.exception("request failed", command=command)
             message = f"the node daemon failed: {type(error).__name__}"
-            unknown = CniError(cni_request.INTERNAL, message, "look at the node daemon's log", version=version)
-            return 1, unknown.encode()
+            failure = CniError(cni_request.INTERNAL, message, "look at the node daemon's log", version=version)
+        CNI_SECONDS.labels(command, str(failure.code)).observe(time.perf_counter() - began)
+        return 1, failure.encode()
 
     def _perform(self, request: CniRequest) -> bytes:
         if request.command == "VERSION":

@@ -7,11 +7,13 @@ absence delays nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 import grpc
+from prometheus_client import REGISTRY
 
 from datapath.endpoints.wiring import KernelEndpoints
 from datapath.routes.kernel import KernelRouting
@@ -23,6 +25,7 @@ from services.api.registry.v1 import registry_pb2
 from services.node.clients import Connection, IpamClient, RegistryClient, Signal, registry_endpoint
 from services.node.cni import CniHandler, CniServer
 from services.node.handlers import NodeHandlers
+from services.node.metrics import NodeCollector
 from services.node.network import Network, settle
 from services.node.pods import Pods
 from services.node.settings import Settings
@@ -65,6 +68,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     )
     server.add(node_pb2_grpc.add_NodeServiceServicer_to_server, handlers, "plimsoll.node.v1.NodeService")
     await life.enter(server)
+    await life.enter(_collected(NodeCollector(pool, lambda: connections)))
     await life.enter(CniServer(settings.cni_socket, CniHandler(pods, pool)))
     life.spawn("network", network.run)
     life.spawn("settle", lambda: settle(pool))
@@ -91,6 +95,15 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         )
         connections.append(registry)
         life.spawn("registry", registry.run)
+
+
+@contextmanager
+def _collected(collector: NodeCollector) -> Iterator[None]:
+    REGISTRY.register(collector)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(collector)
 
 
 def _boot_id() -> str:

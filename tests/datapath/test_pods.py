@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -234,3 +235,29 @@ def test_the_daemons_own_words(bed: Bed, one_node: Node) -> None:
     assert done.stdout.splitlines() == [
         "a 3 1", "default/pod0", "['ok', 'ok']", "no pod default/none has an address on this node",
     ]  # fmt: skip
+
+
+def test_metrics_tell_of_addresses_and_requests(bed: Bed) -> None:
+    listen = bed.folder / "metrics.sock"
+    node = bed.node("a", Eni(0, "10.0.0.5", ["10.0.0.10", "10.0.0.11"]), metrics_listen=f"unix:{listen}")
+    node.fill_journal()
+    node.start()
+    node.add("pod")
+    told = _scrape(str(listen))
+    eni = node.enis[0].id
+    for line in (
+        f'plimsoll_node_addresses{{interface="{eni}",state="available"}} 1.0',
+        f'plimsoll_node_addresses{{interface="{eni}",state="in_use"}} 1.0',
+        f'plimsoll_node_interface_usable{{interface="{eni}"}} 1.0',
+        'plimsoll_node_cni_seconds_count{command="ADD",outcome="ok"} 1.0',
+    ):
+        assert line in told
+
+
+def _scrape(path: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(path)
+        connection.sendall(b"GET /metrics HTTP/1.0\r\nHost: node\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            return answer.read().decode()

@@ -1,0 +1,44 @@
+"""What the node daemon counts. Gauges are read from the pool when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ipam.local import LocalPool
+from services.node.clients import Connection
+
+CNI_SECONDS: Final = Histogram(
+    "plimsoll_node_cni_seconds",
+    "time to answer a CNI request",
+    ["command", "outcome"],
+    buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10),
+)
+
+
+class NodeCollector(Collector):
+    """Addresses by interface and state, waiting pods, connections."""
+
+    def __init__(self, pool: LocalPool, connections: Callable[[], Sequence[Connection]]) -> None:
+        self._pool = pool
+        self._connections = connections
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        addresses = GaugeMetricFamily("plimsoll_node_addresses", "addresses of the pool", labels=["interface", "state"])
+        usable = GaugeMetricFamily("plimsoll_node_interface_usable", "1: it carries new pods", labels=["interface"])
+        for one in self._pool.counts():
+            states = {"available": one.available, "in_use": one.in_use, "cooling": one.cooling, "fenced": one.fenced}
+            for state, count in states.items():
+                addresses.add_metric([one.interface.id, state], count)
+            usable.add_metric([one.interface.id], 0 if one.unusable else 1)
+        yield addresses
+        yield usable
+        yield GaugeMetricFamily("plimsoll_node_pending_pods", "pods without an address", value=self._pool.pending())
+        connected = GaugeMetricFamily("plimsoll_node_connected", "1: the stream is open", labels=["service"])
+        for connection in self._connections():
+            connected.add_metric([connection.service], 1 if connection.state.connected else 0)
+        yield connected
