@@ -58,15 +58,19 @@ def require_node(identity: Identity, node: str) -> None:
         )
 
 
-def identify(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any], trust_domain: str) -> Identity | None:
-    """The caller of a connection; None: a certificate that names no one in our trust domain."""
+def identify(
+    context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any], trust_domain: str, *, plain_is_local: bool
+) -> Identity | None:
+    """The caller of a connection; None: a certificate that names no one in our trust domain.
+
+    :param plain_is_local: the server listens on loopback without TLS, so that whoever gets through is of this machine.
+    """
     peer: str = context.peer()
     if peer.startswith("unix:"):
         return LOCAL
     auth: Mapping[str, Any] = context.auth_context()
     if not auth:
-        # Only a loopback listener that was asked for by `insecure_loopback` has no TLS.
-        return LOCAL
+        return LOCAL if plain_is_local else None
     uris = [value.decode(errors="replace") for value in auth.get("peer_spiffe_id", ())]
     prefix = f"spiffe://{trust_domain}/"
     if len(uris) != 1 or not uris[0].startswith(prefix):

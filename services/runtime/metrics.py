@@ -22,6 +22,9 @@ GRPC_SECONDS: Final = Histogram(
     ["method"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+CERTIFICATE_EXPIRES: Final = Gauge(
+    "plimsoll_certificate_expires_timestamp_seconds", "when the certificate in use expires, Unix time", ["path"]
+)
 READY: Final = Gauge("plimsoll_ready", "1 while the service is serving")
 
 
@@ -55,7 +58,8 @@ class MetricsEndpoint:
         address = parse_listen(self.listen)
         site: web.BaseSite
         if isinstance(address, Path):
-            address.unlink(missing_ok=True)
+            if address.is_socket():
+                address.unlink()
             site = web.UnixSite(self._runner, str(address))
         else:
             site = web.TCPSite(self._runner, *address)

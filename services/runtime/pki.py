@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -175,6 +175,27 @@ def issue(
     _write(paths.key, _key_pem(key), 0o600)
     _write(paths.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return paths
+
+
+def renew(ca_folder: Path, certificate: Path, *, days: int = DAYS) -> Issued:
+    """Issues a certificate of `certificate`'s names again, in its place, with a new key beside it."""
+    old = read_certificate(certificate)
+    domain, path = _spiffe_path(old)
+    kind, _, name = path.partition("/")
+    if kind not in ("service", "node") or certificate.name != f"{kind}-{name}.pem":
+        raise PkiError("invalid", f"{certificate} was not issued here: it is of {path!r}", field="certificate")
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    own = dns_name(domain, kind, name)
+    return issue(
+        ca_folder,
+        certificate.parent,
+        cast(Kind, kind),
+        name,
+        trust_domain=domain,
+        dns=[dns for dns in names.get_values_for_type(x509.DNSName) if dns != own],
+        ips=[str(ip) for ip in names.get_values_for_type(x509.IPAddress)],
+        days=days,
+    )
 
 
 def trust_domain_of(certificate: x509.Certificate) -> str:

@@ -47,6 +47,9 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Once a day every peer proves again who it is; a stream that is cut for it resumes where it stood.
+    ("grpc.max_connection_age_ms", 24 * 3600 * 1000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
     # Clients ping every 20 s, also while idle; the default would cut them off.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -154,7 +157,9 @@ class GrpcServer:
         self._remove_socket()
 
     def _identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity | None:
-        return identify(context, self._settings.trust_domain)
+        settings = self._settings
+        plain = settings.tls is None and settings.insecure_loopback
+        return identify(context, settings.trust_domain, plain_is_local=plain)
 
     def _check_policy(self) -> None:
         """A rule for what is not served is a typing error that would leave a method without its rule."""

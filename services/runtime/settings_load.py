@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from services.runtime.errors import RuntimeFault
-from services.runtime.settings_text import explain, help_text
+from services.runtime.settings_text import config_text, explain, help_text
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -35,7 +35,7 @@ class SettingsError(RuntimeFault):
 
 
 class HelpShown(Exception):
-    """Not an error: `--help` was asked for; the text is the argument."""
+    """Not an error: `--help` or `--print-config` was asked for; the text is the argument."""
 
 
 def load(cls: type[S], argv: Sequence[str], *, name: str = "", environ: Mapping[str, str] | None = None) -> S:
@@ -45,7 +45,8 @@ def load(cls: type[S], argv: Sequence[str], *, name: str = "", environ: Mapping[
     :param environ: None: the process's own.
     """
     env = dict(os.environ if environ is None else environ)
-    flags, config = _read_flags(cls, argv, name)
+    flags, asked = _read_flags(cls, argv, name)
+    config: Path | None = asked.config
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, values in (
@@ -55,9 +56,12 @@ def load(cls: type[S], argv: Sequence[str], *, name: str = "", environ: Mapping[
     ):
         _merge(merged, values, origin, origins)
     try:
-        return cls(**merged)
+        settings = cls(**merged)
     except ValidationError as exc:
         raise SettingsError([explain(cls, error, origins) for error in exc.errors()]) from None
+    if asked.print_config:
+        raise HelpShown(config_text(settings, origins))
+    return settings
 
 
 class _Environment(EnvSettingsSource):
@@ -118,9 +122,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsError([f"config: {str(path)!r} is not TOML: {exc}; correct the file"]) from exc
 
 
-def _read_flags(cls: type[BaseSettings], argv: Sequence[str], name: str) -> tuple[dict[str, Any], Path | None]:
+def _read_flags(cls: type[BaseSettings], argv: Sequence[str], name: str) -> tuple[dict[str, Any], argparse.Namespace]:
     pre = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     pre.add_argument("--config", type=Path)
+    pre.add_argument("--print-config", action="store_true")
     errors = io.StringIO()
     printed = io.StringIO()
     try:
@@ -136,7 +141,7 @@ def _read_flags(cls: type[BaseSettings], argv: Sequence[str], name: str) -> tupl
                 cli_avoid_json=True,
                 cli_exit_on_error=True,
             )
-            return dict(source()), known.config
+            return dict(source()), known
     except SystemExit as exc:
         if not exc.code:
             raise HelpShown(help_text(cls, name)) from None

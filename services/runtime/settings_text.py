@@ -41,7 +41,7 @@ def _is_model(part: Any) -> bool:
 
 def help_text(cls: type[BaseSettings], name: str) -> str:
     prefix = cls.model_config.get("env_prefix", "").upper()
-    lines = [f"usage: {name or cls.__name__} [--config FILE] [--SETTING VALUE ...]", ""]
+    lines = [f"usage: {name or cls.__name__} [--config FILE] [--print-config] [--SETTING VALUE ...]", ""]
     lines += [f"Settings: a TOML file (--config), then {prefix}* variables, then flags; what comes later wins.", ""]
     for dotted, field in fields_of(cls):
         lines.append(f"  --{_flag(dotted)} {accepted(field)}")
@@ -51,6 +51,34 @@ def help_text(cls: type[BaseSettings], name: str) -> str:
         )
         lines.append(f"        {default}{variable(cls, dotted)}")
     return "\n".join(lines)
+
+
+def config_text(settings: BaseSettings, origins: Mapping[str, str]) -> str:
+    """The settings in force as TOML, without secrets; a comment tells where each came from."""
+    lines = []
+    for dotted, field in fields_of(type(settings)):
+        value: Any = settings
+        for part in dotted.split("."):
+            value = getattr(value, part, None)
+        if value is None:
+            continue
+        origin = origins.get(dotted, "default")
+        lines.append(f"{dotted} = {_toml(field, value)}  # {origin}")
+    return "\n".join(lines)
+
+
+def _toml(field: FieldInfo, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(field, item)}" for key, item in value.items()) + "}"
+    if _is_secret(field):
+        return '"(secret)"'
+    if isinstance(value, list | tuple | set | frozenset):
+        return "[" + ", ".join(_toml(field, item) for item in value) + "]"
+    return shown(field, value if isinstance(value, str | bool | int | float) else str(value))
+
+
+def _is_secret(field: FieldInfo | None) -> bool:
+    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _flag(dotted: str) -> str:
@@ -148,7 +176,7 @@ def explain(cls: type[BaseSettings], error: ErrorDetails, origins: Mapping[str, 
 
 def shown(field: FieldInfo | None, value: Any) -> str:
     """A value for people, without secrets: those of secret fields, and passwords inside URLs."""
-    if field is not None and SecretStr in (field.annotation, *get_args(field.annotation)):
+    if _is_secret(field):
         return "(secret)"
     if isinstance(value, Path):
         value = str(value)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from services.runtime import pki
 from services.runtime.errors import RuntimeFault
+from services.runtime.metrics import CERTIFICATE_EXPIRES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,12 @@ class TlsFiles:
     def __init__(self, ca: Path, certificate: Path, key: Path) -> None:
         self._paths = (ca, certificate, key)
         self._lock = threading.Lock()
+        self._log = structlog.get_logger("tls").bind(certificate=str(certificate))
         self._stamp = self._stat()
         self._material = self._read()
-        self._log = structlog.get_logger("tls").bind(certificate=str(certificate))
+        self._use(self._material)
+        if key.stat().st_mode & 0o007:
+            self._log.warning("anybody on this machine may read the private key; make it mode 0600", key=str(key))
 
     def current(self) -> Material:
         """The newest usable material; the same object as long as it is the same."""
@@ -62,9 +66,14 @@ class TlsFiles:
             self._stamp = stamp
             if material == self._material:
                 return self._material
-            self._material = material
+            self._use(material)
             self._log.info("TLS files changed on disk and are in use now")
             return material
+
+    def _use(self, material: Material) -> None:
+        self._material = material
+        expires_at = x509.load_pem_x509_certificate(material.certificate).not_valid_after_utc
+        CERTIFICATE_EXPIRES.labels(str(self._paths[1])).set(expires_at.timestamp())
 
     def _stat(self) -> tuple[tuple[int, int, int], ...]:
         try:

@@ -65,6 +65,17 @@ def test_issuing_again_renews(authority_folder: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.pem", "node-node-1.key", "node-node-1.pem"]
 
 
+def test_renewing_keeps_the_names_and_changes_the_key(authority_folder: Path, tmp_path: Path) -> None:
+    first = pki.issue(authority_folder, tmp_path, "node", "node-1", dns=["lb.example.com"], ips=["10.0.0.5"], days=1)
+    names, key = names_in(first.certificate), first.key.read_bytes()
+    second = pki.renew(authority_folder, first.certificate, days=30)
+    assert names_in(second.certificate) == names
+    assert second.expires_at > first.expires_at
+    assert second.key.read_bytes() != key
+    with pytest.raises(PkiError):
+        pki.renew(authority_folder, first.ca)
+
+
 def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
     pki.create_ca(tmp_path / "ca", days=10)
     issued = pki.issue(tmp_path / "ca", tmp_path, "service", "registry", days=365)

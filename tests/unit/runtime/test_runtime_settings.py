@@ -135,3 +135,24 @@ def test_help_tells_each_setting() -> None:
         "default: 3",
     ):
         assert part in str(shown.value)
+
+
+def test_the_settings_in_force_can_be_shown_and_read_again(tmp_path: Path) -> None:
+    with pytest.raises(HelpShown) as shown:
+        example(
+            *("--print-config", "--replicas", "5", "--tls.ca", "/a", "--tls.certificate", "/b", "--tls.key", "/c"),
+            TAGS="zone=a,team=net",
+            SUBNET_IDS="subnet-1",
+            PASSWORD="hunter2",
+            STORE="postgresql://me:hunter2@db/x",
+        )
+    text = str(shown.value)
+    assert "hunter2" not in text
+    assert "replicas = 5  # flags" in text
+    assert 'node = "node-1"  # default' in text
+    file = tmp_path / "shown.toml"
+    file.write_text(text)
+    again = example("--config", str(file))
+    assert (again.replicas, again.tags, again.subnet_ids) == (5, {"zone": "a", "team": "net"}, ("subnet-1",))
+    assert again.tls is not None
+    assert again.tls.key == Path("/c")
