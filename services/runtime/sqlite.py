@@ -37,7 +37,7 @@ def open_sqlite(path: Path) -> Backend:
             remedy=f"install an apsw that bundles SQLite {'.'.join(map(str, FIXED_VERSION))} or newer",
         )
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make(path)
         opened = path.stat()
     except OSError as error:
         raise StoreError(
@@ -83,6 +83,16 @@ def open_sqlite(path: Path) -> Backend:
             remedy="keep it on a local file system",
         )
     return backend
+
+
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # SQLite syncs the folder for files that it makes itself; without it a power cut could take the name of this one.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _exclude(connection: Connection, name: str) -> None:

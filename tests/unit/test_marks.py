@@ -1,0 +1,49 @@
+"""What a machine lacks skips a test with its reason, and fails it in continuous integration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MARKED = """
+import pytest
+
+@pytest.mark.{mark}
+def test_it():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "reason"),
+    [
+        pytest.param('tool("no-such-program")', "needs no-such-program", id="a program"),
+        pytest.param("redis", "needs redis-server", id="redis"),
+    ],
+)
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_lack_skips_here_and_fails_in_ci(tmp_path: Path, mark: str, reason: str, ci: str) -> None:
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_marked.py").write_text(MARKED.format(mark=mark))
+    environment = os.environ | {"PATH": str(tmp_path), "CI": ci, "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        ROOT / "pyproject.toml",
+        "--rootdir",
+        tmp_path,
+        "-p",
+        "no:cacheprovider",
+    ]
+    ran = subprocess.run([*command, tmp_path], env=environment, capture_output=True, text=True, check=False)
+    assert reason in ran.stdout
+    assert (ran.returncode, " 1 skipped" in ran.stdout) == ((1, False) if ci else (0, True)), ran.stdout
