@@ -126,7 +126,9 @@ def moto_site(url: str) -> Site:
     group = client.create_security_group(GroupName="nodes", Description="nodes", VpcId=vpc)["GroupId"]
 
     def launch(type_: str) -> str:
-        answer = client.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType=type_, SubnetId=large)  # type: ignore[arg-type]
+        answer = client.run_instances(
+            ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType=type_, SubnetId=large
+        )  # type: ignore[arg-type]
         return answer["Instances"][0]["InstanceId"]
 
     def terminate(instance_id: str) -> None:
