@@ -7,7 +7,7 @@ read what is, write instances and interfaces, move and insert addresses, and onl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -16,6 +16,30 @@ from ipam.errors import AddressConflict
 from ipam.model import AddressState, Instance
 from ipam.store import tables
 from ipam.store.upsert import chunks, upsert
+
+_interface, _address = tables.interfaces.c, tables.addresses.c
+
+# Built once: these run for every change of every node.
+_OF_INSTANCES: Final = (
+    select(_interface.id, _address.address, _address.position)
+    .select_from(tables.interfaces.outerjoin(tables.addresses))
+    .where(_interface.instance_id.in_(bindparam("ids", expanding=True)))
+)
+_ADDRESSES_OF_INTERFACES: Final = (
+    select(_address.address, _interface.id, _interface.instance_id)
+    .join_from(tables.addresses, tables.interfaces)
+    .where(_interface.id.in_(bindparam("ids", expanding=True)))
+)
+_OWNERS: Final = select(_address.address, _address.interface_id).where(
+    _address.address.in_(bindparam("addresses", expanding=True))
+)
+_ADD: Final = insert(tables.addresses)
+_MOVE: Final = (
+    update(tables.addresses)
+    .where(_address.address == bindparam("of"))
+    .values(interface_id=bindparam("to"), position=bindparam("at"))
+)
+_SET_STATE: Final = update(tables.addresses).where(_address.address == bindparam("of")).values(state=bindparam("to"))
 
 # Where an address stands: its interface, and its rank among that interface's addresses (ascending, with gaps).
 Place = tuple[str, int]
@@ -28,23 +52,19 @@ def write_instances(connection: Connection, instances: Sequence[Instance], remov
     if not written and not gone:
         return
     interfaces = _interface_rows(written)
-    before = _interfaces_of(connection, [*written, *gone])
+    before, there = _interfaces_of(connection, [*written, *gone])
     _refuse_foreign(connection, [id for id in interfaces if id not in before], interfaces)
-    there = _places(connection, list(before))
     upsert(connection, tables.instances, tables.rows(tables.instances, written.values()))
     upsert(connection, tables.interfaces, list(interfaces.values()))
     _write_addresses(connection, there, _wanted(written, there))
-    _delete(connection, tables.interfaces.c.id, [id for id in before if id not in interfaces])
+    _delete(connection, _interface.id, [id for id in before if id not in interfaces])
     _delete(connection, tables.instances.c.id, list(gone))
 
 
 def write_states(connection: Connection, states: Mapping[str, AddressState]) -> None:
     """Sets the states of addresses; one that no interface has is passed over."""
     if states:
-        change = (
-            update(tables.addresses).where(tables.addresses.c.address == bindparam("of")).values(state=bindparam("to"))
-        )
-        connection.execute(change, [{"of": address, "to": state} for address, state in states.items()])
+        connection.execute(_SET_STATE, [{"of": address, "to": state} for address, state in states.items()])
 
 
 def _interface_rows(instances: Mapping[str, Instance]) -> dict[str, dict[str, Any]]:
@@ -58,33 +78,23 @@ def _interface_rows(instances: Mapping[str, Instance]) -> dict[str, dict[str, An
     return found
 
 
-def _interfaces_of(connection: Connection, instance_ids: Sequence[str]) -> set[str]:
-    column = tables.interfaces.c
+def _interfaces_of(connection: Connection, instance_ids: Sequence[str]) -> tuple[set[str], dict[str, Place]]:
+    """Interfaces of these instances, and where their addresses stand."""
     found: set[str] = set()
+    there: dict[str, Place] = {}
     for some in chunks(instance_ids):
-        found.update(connection.scalars(select(column.id).where(column.instance_id.in_(some))))
-    return found
+        for id, address, position in connection.execute(_OF_INSTANCES, {"ids": some}):
+            found.add(id)
+            if address is not None:
+                there[address] = (id, position)
+    return found, there
 
 
 def _refuse_foreign(connection: Connection, new: Sequence[str], interfaces: Mapping[str, Mapping[str, Any]]) -> None:
     """An interface with addresses comes from an instance written along with it, not from one that still claims it."""
-    joined = select(tables.addresses.c.address, tables.interfaces.c.id, tables.interfaces.c.instance_id).join_from(
-        tables.addresses, tables.interfaces
-    )
     for some in chunks(new):
-        for address, id, instance_id in connection.execute(joined.where(tables.interfaces.c.id.in_(some))):
+        for address, id, instance_id in connection.execute(_ADDRESSES_OF_INTERFACES, {"ids": some}):
             raise _conflict(address, f"{id} of {instance_id}", f"{id} of {interfaces[id]['instance_id']}")
-
-
-def _places(connection: Connection, interface_ids: Sequence[str]) -> dict[str, Place]:
-    column = tables.addresses.c
-    there: dict[str, Place] = {}
-    for some in chunks(interface_ids):
-        found = connection.execute(
-            select(column.address, column.interface_id, column.position).where(column.interface_id.in_(some))
-        )
-        there.update((address, (interface_id, position)) for address, interface_id, position in found)
-    return there
 
 
 def _wanted(instances: Mapping[str, Instance], there: Mapping[str, Place]) -> dict[str, Place]:
@@ -105,16 +115,14 @@ def _wanted(instances: Mapping[str, Instance], there: Mapping[str, Place]) -> di
 
 
 def _write_addresses(connection: Connection, there: Mapping[str, Place], wanted: Mapping[str, Place]) -> None:
-    table = tables.addresses
-    _delete(connection, table.c.address, [address for address in there if address not in wanted])
+    _delete(connection, _address.address, [address for address in there if address not in wanted])
     moved = [
         {"of": address, "to": place[0], "at": place[1]}
         for address, place in wanted.items()
         if address in there and there[address] != place
     ]
     if moved:
-        change = update(table).where(table.c.address == bindparam("of"))
-        connection.execute(change.values(interface_id=bindparam("to"), position=bindparam("at")), moved)
+        connection.execute(_MOVE, moved)
     new: list[dict[str, Any]] = [
         {"address": address, "interface_id": place[0], "position": place[1], "state": AddressState.AVAILABLE}
         for address, place in wanted.items()
@@ -124,7 +132,7 @@ def _write_addresses(connection: Connection, there: Mapping[str, Place], wanted:
         return
     try:
         with connection.begin_nested():
-            connection.execute(insert(table), new)
+            connection.execute(_ADD, new)
     except IntegrityError as error:
         for address, owner in _owners(connection, [one["address"] for one in new]):
             raise _conflict(address, owner, wanted[address][0]) from error
@@ -132,10 +140,8 @@ def _write_addresses(connection: Connection, there: Mapping[str, Place], wanted:
 
 
 def _owners(connection: Connection, addresses: Sequence[str]) -> Iterator[tuple[str, str]]:
-    column = tables.addresses.c
     for some in chunks(addresses):
-        found = connection.execute(select(column.address, column.interface_id).where(column.address.in_(some)))
-        yield from ((address, owner) for address, owner in found)
+        yield from ((address, owner) for address, owner in connection.execute(_OWNERS, {"addresses": some}))
 
 
 def _delete(connection: Connection, column: Any, values: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Table, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from ipam.errors import StaleFence, StoreError
@@ -35,6 +35,9 @@ from ipam.store.upsert import chunks, upsert
 T = TypeVar("T")
 
 _POOL: Final = "pool"
+_FENCE: Final = select(tables.leadership.c.fence)
+_FORGET_STEPS: Final = delete(tables.steps).where(tables.steps.c.intent_id.in_(bindparam("ids", expanding=True)))
+_ADD_STEPS: Final = insert(tables.steps)
 _WATERMARKS: Final = ("pre_allocate", "min_allocate", "max_allocate", "max_above_watermark")
 
 
@@ -112,7 +115,7 @@ def _store_errors() -> Iterator[None]:
 
 
 def _apply(connection: Connection, changes: Changes, leader: int) -> None:
-    current = connection.execute(select(tables.leadership.c.fence)).scalar_one_or_none()
+    current = connection.execute(_FENCE).scalar_one_or_none()
     if current != leader:
         raise StaleFence(
             f"leadership {leader} was followed by {current or 'none'}", remedy="lead again and load before writing"
@@ -145,10 +148,10 @@ def _write_intents(connection: Connection, intents: dict[str, Intent], closed: s
     open_ = [intent for id, intent in intents.items() if id not in closed]
     upsert(connection, tables.intents, tables.rows(tables.intents, open_))
     for some in chunks([intent.id for intent in open_]):
-        connection.execute(delete(tables.steps).where(tables.steps.c.intent_id.in_(some)))
+        connection.execute(_FORGET_STEPS, {"ids": some})
     written = [tables.row(tables.steps, step, intent_id=intent.id) for intent in open_ for step in intent.steps]
     if written:
-        connection.execute(insert(tables.steps), written)
+        connection.execute(_ADD_STEPS, written)
 
 
 def _node_row(node: NodeSpec) -> dict[str, Any]:
