@@ -23,6 +23,10 @@ ERROR_DOMAIN: Final = "plimsoll"
 # Trailer in which every gRPC implementation looks for a google.rpc.Status.
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
+# Texts travel as HTTP/2 headers, percent-encoded (a byte may take three) and once more in base64 in the details; a
+# client accepts 8 KiB of them in all.
+_TEXT_BYTES: Final = 900
+
 _CODE_OF_KIND: Final = {
     "invalid": code_pb2.INVALID_ARGUMENT,
     "not_found": code_pb2.NOT_FOUND,
@@ -123,19 +127,19 @@ def to_rpc_status(exc: BaseException) -> status_pb2.Status:
     if not isinstance(exc, DomainError):
         message = f"internal error ({type(exc).__name__}); the server's log has the details"
         return status_pb2.Status(code=code_pb2.INTERNAL, message=message)
-    status = status_pb2.Status(code=_CODE_OF_KIND.get(exc.kind, code_pb2.INTERNAL), message=exc.message)
+    status = status_pb2.Status(code=_CODE_OF_KIND.get(exc.kind, code_pb2.INTERNAL), message=_short(exc.message))
     reason = getattr(exc, "reason", "") or _reason(type(exc).__name__)
     info = error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata={"kind": exc.kind})
     _attach(status, info)
     if exc.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=exc.field, description=exc.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=_short(exc.field, 200))
         _attach(status, error_details_pb2.BadRequest(field_violations=[violation]))
     if exc.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(max(0, int(exc.retry_after_s * 1e9)))
         _attach(status, retry)
     if exc.remedy:
-        _attach(status, error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=exc.remedy)]))
+        _attach(status, error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=_short(exc.remedy))]))
     return status
 
 
@@ -213,6 +217,11 @@ def _read_detail(remote: RemoteError, detail: any_pb2.Any) -> None:
 
 def _reason(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).upper()
+
+
+def _short(text: str, limit_bytes: int = _TEXT_BYTES) -> str:
+    data = text.encode(errors="replace")
+    return text if len(data) <= limit_bytes else data[:limit_bytes].decode(errors="ignore") + " ..."
 
 
 def _sentence(text: str) -> str:

@@ -23,9 +23,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 current_identity: ContextVar[Identity] = ContextVar("plimsoll_identity")
 
-# Status texts and details travel as HTTP/2 headers, of which a client accepts 8 KiB.
-_MESSAGE_CHARS: Final = 1500
-_DETAILS_BYTES: Final = 4096
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -159,7 +156,7 @@ class _Observed:
             self._observe(code)
             if not isinstance(exc, DomainError | TimeoutError | grpc.RpcError):
                 guard._log.error("handler failed", method=self._method, exc_info=exc)
-            await self._context.abort(code, status.message[:_MESSAGE_CHARS], trailing_metadata(exc, status))
+            await self._context.abort(code, status.message, trailing_metadata(exc, status))
         self._observe(code)
         return False
 
@@ -172,11 +169,7 @@ class _Observed:
 def trailing_metadata(exc: BaseException, status: status_pb2.Status) -> tuple[tuple[str, str | bytes], ...]:
     """Trailers that carry the details. They also tell the client's transport not to repeat a call that we answered:
     only the caller knows what to make of the answer."""
-    data = status.SerializeToString()
-    if len(data) > _DETAILS_BYTES:
-        short = status_pb2.Status(code=status.code, message=status.message[:_MESSAGE_CHARS], details=status.details[:1])
-        data = short.SerializeToString()
-    details = ((DETAILS_KEY, data),) if len(data) <= _DETAILS_BYTES * 2 else ()
+    details = ((DETAILS_KEY, status.SerializeToString()),)
     if isinstance(exc, Stopping):
         return details
     return (*details, ("grpc-retry-pushback-ms", "-1"))

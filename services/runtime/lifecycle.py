@@ -93,6 +93,10 @@ class Lifecycle:
         await self._tasks.__aenter__()
         return self
 
+    def standing_by(self, why: str) -> None:
+        """Tells the service manager that waiting is no failed start; clients still see a service that is not ready."""
+        notify("READY=1", f"STATUS={self.name} is standing by: {why}", f"MAINPID={os.getpid()}")
+
     async def set_started(self) -> None:
         """All parts are open: say so to clients and to the service manager."""
         self._started = True

@@ -34,6 +34,8 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
             raise Throttled("slow down", retry_after_s=3.5)
         if request.name == "broken":
             raise ValueError("password=hunter2")
+        if request.name.startswith("huge"):
+            raise NotFound(request.name * 9000, field=request.name * 900, remedy=request.name * 9000)
         if request.name == "slow":
             await asyncio.sleep(60)
         return registry_pb2.GetNodeResponse(node=registry_pb2.Node(name=str(identity(context))))

@@ -155,6 +155,18 @@ async def test_errors_carry_their_details(registry_server: GrpcServer) -> None:
     assert slow.value.code is grpc.StatusCode.DEADLINE_EXCEEDED, "the server's own limit ends it"
 
 
+@pytest.mark.parametrize("text", ["huge", "huge €", "huge\n\x00"])
+async def test_an_error_that_is_far_too_long_is_shortened_and_arrives(registry_server: GrpcServer, text: str) -> None:
+    async with aio_channel(registry_server.listening[0], None) as channel:
+        for _ in range(5):
+            with pytest.raises(RemoteError) as caught:
+                await get_node(channel, text)
+            assert caught.value.kind == "not_found"
+            assert caught.value.message.startswith(text)
+            assert caught.value.remedy.startswith(text)
+            assert caught.value.field.startswith(text)
+
+
 async def test_the_client_has_a_deadline_of_its_own(registry_server: GrpcServer) -> None:
     async with aio_channel(registry_server.listening[0], None, deadline_s=0.05) as channel:
         with pytest.raises(RemoteError) as caught:

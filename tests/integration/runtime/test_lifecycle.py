@@ -20,6 +20,7 @@ import pytest
 
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.runtime.client import sync_channel
+from services.runtime.lifecycle import Lifecycle
 
 EXAMPLE = Path(__file__).with_name("example_service.py")
 ROOT = EXAMPLE.parents[3]
@@ -35,11 +36,11 @@ class Example:
         self.manager.bind(str(folder / "notify"))
         self.manager.settimeout(20)
         self.process: subprocess.Popen[str] | None = None
-        self._notify = str(folder / "notify")
+        self.notify = str(folder / "notify")
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
         argv = [sys.executable, str(EXAMPLE), "--journal", str(self.journal), "--socket", str(self.socket), *flags]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": self._notify}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": self.notify}
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
         return self.process
 
@@ -167,3 +168,51 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+async def test_a_service_that_stands_by_is_up_for_its_manager_and_not_ready_for_clients(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", example.notify)
+    async with Lifecycle("registry") as life:
+        life.standing_by("another registry leads")
+        assert "STATUS=registry is standing by: another registry leads" in example.told()
+        assert not life.started
+        await life.set_started()
+        assert "is serving" in example.told()
+        assert life.started
+    assert "STOPPING=1" in example.told()
+
+
+async def test_parts_and_tasks_are_closed_in_reverse_and_a_failing_close_does_not_spare_the_others() -> None:
+    order: list[str] = []
+
+    class Part:
+        def __init__(self, name: str, fails: bool = False) -> None:
+            self.name, self.fails = name, fails
+
+        async def __aenter__(self) -> Part:
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            order.append(self.name)
+            if self.fails:
+                raise OSError(f"{self.name} does not close")
+
+    async def loop() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("loop")
+
+    async def story() -> None:
+        async with Lifecycle("x") as life:
+            await life.enter(Part("first"))
+            life.spawn("loop", loop)
+            await life.enter(Part("second", fails=True))
+            await asyncio.sleep(0)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await story()
+    assert [str(exc) for exc in caught.value.exceptions] == ["second does not close"]
+    assert order == ["second", "loop", "first"]
