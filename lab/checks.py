@@ -82,9 +82,10 @@ async def pools_match_cloud(lab: Lab) -> str:
     """What IPAM believes of each node's secondary addresses, and of their use, is what is."""
     assigned: dict[str, set[str]] = {place.instance_id: set() for place in lab.nodes.values()}
     for port in (await lab.ec2.state()).ports.values():
-        assigned[port.instance_id] |= port.addresses - {port.primary_address}
-    pods = lab.pods.by_node()
-    for name, pool in (await lab.pools()).items():
+        assigned.setdefault(port.instance_id, set()).update(port.addresses - {port.primary_address})
+    pods, pools = lab.pods.by_node(), await lab.pools()
+    for name in lab.nodes:
+        pool = pools[name]
         told = {each.address: each.state for port in pool.interfaces for each in port.addresses}
         if told.keys() != assigned[lab.nodes[name].instance_id]:
             differing = sorted(told.keys() ^ assigned[lab.nodes[name].instance_id])

@@ -147,6 +147,22 @@ class Lab:
         await self.fabric.wait_applied((await self.ec2.state()).revision)
         return place
 
+    async def add_node(self, name: str, settings: Mapping[str, object] | None = None) -> NodePlace:
+        """Launches an instance and starts its daemon, with settings over the lab's own."""
+        place = await self.launch(name)
+        await self.children.start(self._programs.node(place, settings or {}))
+        self._write_context()
+        return place
+
+    async def remove_node(self, name: str) -> None:
+        """Ends the daemon and terminates the instance, whose pods must be gone."""
+        await self.children.stop(name)
+        place = self.nodes.pop(name)
+        await self.ec2.terminate(place.instance_id)
+        await self.fabric.remove_instance(place.instance_id)
+        self.state.drop_namespace(place.namespace)
+        self._write_context()
+
     def start_redis(self) -> None:
         """Starts Redis, empty. From the main thread, as it dies with the thread that starts it."""
         self.redis.start()

@@ -37,9 +37,20 @@ class Plugin:
     binary: Path
     socket: Path
 
-    async def call(self, command: str, container_id: str, namespace: str, pod: str) -> dict[str, Any]:
-        """Runs the plugin as a runtime does and returns its result; {} when it has none. Raises CniError."""
-        config = {"cniVersion": "1.1.0", "name": "plimsoll", "type": "plimsoll", "socket": str(self.socket)}
+    async def call(
+        self, command: str, container_id: str, namespace: str, pod: str, more: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Runs the plugin as a runtime does and returns its result; {} when it has none. Raises CniError.
+
+        :param more: fields of the network configuration beside the usual ones.
+        """
+        config = {
+            **(more or {}),
+            "cniVersion": "1.1.0",
+            "name": "plimsoll",
+            "type": "plimsoll",
+            "socket": str(self.socket),
+        }
         environment = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container_id,
@@ -76,6 +87,7 @@ class Pod:
         self.container_id = f"{name}-{namespace.encode().hex()[-24:]}"
         self.address = ""
         self._plugin = plugin
+        self._result: dict[str, Any] = {}
 
     async def start(self, *, timeout_s: float = 30.0) -> Self:
         """ADD, again while the plugin says "try again later", as runtimes do. Raises CniError."""
@@ -89,6 +101,7 @@ class Pod:
                 if err.code != TRY_AGAIN_LATER or loop.time() > deadline:
                     raise
                 await asyncio.sleep(_RETRY_S)
+        self._result = result
         self.address = result["ips"][0]["address"].partition("/")[0]
         return self
 
@@ -107,10 +120,11 @@ class Pod:
         self.address = ""
 
     async def check(self) -> None:
-        await self._call("CHECK")
+        """CHECK: raises CniError unless all is as ADD left it."""
+        await self._call("CHECK", {"prevResult": self._result})
 
-    async def _call(self, command: str) -> dict[str, Any]:
-        return await self._plugin.call(command, self.container_id, self.namespace, self.name)
+    async def _call(self, command: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return await self._plugin.call(command, self.container_id, self.namespace, self.name, more)
 
 
 class Pods:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
@@ -127,7 +128,8 @@ class Programs:
             {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"},
         )
 
-    def node(self, place: NodePlace) -> Program:
+    def node(self, place: NodePlace, settings: Mapping[str, object] | None = None) -> Program:
+        """:param settings: for this node, over those of all nodes."""
         place.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         return self._program(
             place.name,
@@ -147,6 +149,7 @@ class Programs:
             },
             namespace=place.namespace,
             socket=place.socket,
+            more=settings or {},
         )
 
     def _service(
@@ -173,6 +176,7 @@ class Programs:
         namespace: str,
         socket: Path | None,
         environment: Mapping[str, str] | None = None,
+        more: Mapping[str, object] = MappingProxyType({}),
     ) -> Program:
         metrics = self._folder / f"{name}.metrics.sock"
         settings = {
@@ -182,6 +186,7 @@ class Programs:
             **settings,
         }
         _merge(settings, self._options.settings.get(kind, {}))
+        _merge(settings, more)
         config = self._folder / "config" / f"{name}.toml"
         config.write_text(toml(settings))
 
