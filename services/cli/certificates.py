@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -73,9 +74,16 @@ def in_folder(folder: Path) -> list[Path]:
 
 
 def renew(authority: Path, path: Path, days: int) -> pki.Issued:
-    """A new certificate and key with the names of the old one, in its place."""
+    """A new certificate and key with the names of the old one, in its place; the key keeps its owner and mode, so that
+    a service which is not root can read it."""
     names = names_of(pki.read_certificate(path))
     if names.kind not in ("service", "node"):
         raise Refused(f"{path} is an authority", remedy="make a new one in another folder, and issue anew from it")
     kind = cast(Literal["service", "node"], names.kind)
-    return pki.issue(authority, path.parent, kind, names.name, dns=names.dns, ips=names.ips, days=days)
+    key = path.with_suffix(".key")
+    before = key.stat() if key.exists() else None
+    issued = pki.issue(authority, path.parent, kind, names.name, dns=names.dns, ips=names.ips, days=days)
+    if before is not None:
+        os.chown(issued.key, before.st_uid, before.st_gid)
+        issued.key.chmod(before.st_mode & 0o640)
+    return issued

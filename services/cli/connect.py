@@ -115,11 +115,12 @@ def _with_retry(remote: RemoteError) -> str:
 
 def _start(service: Service) -> str:
     unit = {"registry": "plimsoll-registry", "ipam": f"plimsoll-{service.identity}", "node": "plimsoll-node"}
-    hint = f"see whether it runs (systemctl status {unit[service.kind]}) and whether the context file has its address"
+    hint = f"see whether it runs (systemctl status {unit[service.kind]}), whether the context file has its address"
     if service.target.startswith("unix:"):
-        return hint
-    certificates = "that both certificates come from one authority (plimsoll pki show)"
-    return f"{hint}, and {certificates if service.tls else 'add the table [tls] to the context file'}"
+        return hint.replace("), whether", ") and whether")
+    if service.tls is None:
+        return f"{hint}, and add the table [tls] to that file"
+    return f"{hint}, and whether both certificates come from one authority (plimsoll pki show)"
 
 
 def _knock(service: Service) -> None:

@@ -44,22 +44,31 @@ def markdown(service: str) -> str:
     """The settings of a service as the table that docs/settings.md holds."""
     rows = ["| setting | accepted | default | meaning |", "|---|---|---|---|"]
     for one in fields(service):
-        default = "required" if one["required"] else f"`{one['default']}`" if one["default"] is not None else "none"
+        if one["required"]:
+            default = "required"
+        elif one["required_within"]:
+            default = f"needed with `{one['required_within']}`"
+        else:
+            default = f"`{one['default']}`" if one["default"] is not None else "none"
         cells = (f"`{one['field']}`", one["accepted"], default, one["meaning"])
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 
 def fields(service: str) -> list[View]:
-    """Every setting of a service, in the order of its class."""
+    """Every setting of a service, in the order of its class. `required_within` names the optional table which, if it is
+    given, needs the field."""
     cls = settings_class(service)
     found = []
     for dotted, field in settings_text.fields_of(cls):
+        table, _, inner = dotted.rpartition(".")
+        optional_table = bool(inner and table) and not cls.model_fields[table.split(".")[0]].is_required()
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         found.append(
             {
                 "field": dotted,
-                "required": field.is_required(),
+                "required": field.is_required() and not optional_table,
+                "required_within": table if field.is_required() and optional_table else "",
                 "accepted": settings_text.accepted(field),
                 "default": None if default is None else settings_text.shown(field, default),
                 "environment": settings_text.variable(cls, dotted),

@@ -43,6 +43,14 @@ def test_one_that_soon_expires_is_bad_news_and_is_renewed(plimsoll, authority: P
     assert after.json[1]["ips"] == ["10.0.0.5"], "the names stay"
 
 
+def test_a_renewed_key_keeps_its_owner_and_mode(plimsoll, authority: Path) -> None:
+    key = authority / "service-registry.key"
+    key.chmod(0o644)
+    assert plimsoll("pki", "renew", "--folder", str(authority), "--within-days", "100").code == 0
+    assert key.stat().st_mode & 0o777 == 0o640, "its group may read it as before, others never"
+    assert key.stat().st_uid == authority.stat().st_uid
+
+
 def test_certificates_in_another_folder_are_renewed_there(plimsoll, authority: Path, tmp_path: Path) -> None:
     out = tmp_path / "node"
     assert plimsoll("pki", "issue", "node", "node-1", "--folder", str(authority), "--out", str(out)).code == 0
