@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 from ipam.errors import AddressConflict
 from ipam.model import AddressState, CloudInterface, Instance, Intent, IntentKind, NodeSpec, Operation, Step
@@ -117,9 +118,13 @@ async def emptied_store(url: str) -> AsyncIterator[PoolStore]:
         return
     async with open_database(url) as database:
         await migrate(database, "ipam.migrations")
-        for table in reversed(tables.metadata.sorted_tables):
-            await database.write(lambda connection, table=table: connection.execute(table.delete()))
+        await database.write(_empty)
         yield SqlPoolStore(database)
+
+
+def _empty(connection: Connection) -> None:
+    for table in reversed(tables.metadata.sorted_tables):
+        connection.execute(table.delete())
 
 
 async def run(url: str, sequence: list[Changes]) -> None:
@@ -136,7 +141,7 @@ def random_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/random.db" if request.param == "sqlite" else ""
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sequence=st.lists(changes(), min_size=1, max_size=6))
 def test_a_store_equals_dictionaries(random_url: str, sequence: list[Changes]) -> None:
     asyncio.run(run(random_url, sequence))
