@@ -7,20 +7,25 @@ work itself is done from home.
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from datapath.errors import NamespaceGone
+from datapath.errors import InvalidEndpoint, NamespaceGone
 
 _CLONE_NEWNET: Final = 0x40000000
+_NS_GET_NSTYPE: Final = 0xB703
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """File descriptor of the namespace at `path`. Raises NamespaceGone."""
+    """File descriptor of the pod's namespace at `path`.
+
+    Raises NamespaceGone if there is none, InvalidEndpoint for what is no network namespace, or is the node's own."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -30,9 +35,35 @@ def opened(path: str) -> Iterator[int]:
             remedy="the container is gone or going; let the runtime start it anew",
         ) from error
     try:
+        _refuse_strange(path, descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _refuse_strange(path: str, descriptor: int) -> None:
+    try:
+        is_network = fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        is_network = False
+    if not is_network:
+        raise InvalidEndpoint(
+            f"{path!r} is no network namespace",
+            field="CNI_NETNS",
+            remedy="give the path of the pod's network namespace, such as /run/netns/NAME",
+        )
+    if os.path.sameopenfile(descriptor, _home()):
+        raise InvalidEndpoint(
+            f"{path!r} is the node's own network namespace",
+            field="CNI_NETNS",
+            remedy="a pod in the host's network needs no CNI plugin; let the runtime leave it out",
+        )
+
+
+@functools.cache
+def _home() -> int:
+    """The node's own namespace: that of the process, open for its life."""
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextmanager
@@ -55,8 +86,4 @@ def visiting(descriptor: int) -> Iterator[None]:
 def _enter(descriptor: int) -> None:
     if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
-        raise (
-            NamespaceGone(f"cannot enter the network namespace: {os.strerror(number)}", field="CNI_NETNS")
-            if (number in (22, 9))
-            else OSError(number, os.strerror(number))
-        )
+        raise OSError(number, f"cannot enter a network namespace: {os.strerror(number)}")

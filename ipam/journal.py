@@ -185,6 +185,13 @@ class Journal:
         """The lease never came to be used: the address is as before."""
         self._write([("DELETE FROM lease WHERE address = ? AND owner = ?", (lease.address, str(lease.owner)), 1)])
 
+    def forget(self, addresses: Iterable[str]) -> None:
+        """Drops addresses that have cooled down; those leased again meanwhile stay."""
+        sql = "DELETE FROM lease WHERE address = ? AND owner IS NULL"
+        statements: list[_Statement] = [(sql, (address,), 0) for address in addresses]
+        if statements:
+            self._write(statements)
+
     def pool(
         self,
         *,

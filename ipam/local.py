@@ -99,6 +99,7 @@ class LocalPool:
         self._fences: dict[str, bool] = {}  # address -> durable
         self._unusable: Mapping[str, str] = {}
         self._waiting: dict[Owner, float] = {}  # owner -> monotonic end of its counting as pending
+        self._waiting_pods: dict[Owner, str] = {}
         self._journalled: dict[str, PoolInterface] = {}
         self._sequence = journal.generation << 32
         self._restore()
@@ -116,6 +117,7 @@ class LocalPool:
         for end, address in sorted(ends):
             if end > now:
                 self._cooling[address] = end
+        self._journal.forget(address for end, address in ends if end <= now)
         self._fences = {address: True for address in contents.fences if address not in self._owners}
         self._journalled = {interface.id: interface for interface in contents.interfaces}
         self._merge(self._journalled)
@@ -135,6 +137,7 @@ class LocalPool:
                 known = self._await(owner)
                 if known is not None:
                     return known
+                self._waiting_pods[owner] = pod
                 address = self._pick_within(owner, wait_s)
             lease = Lease(owner, address, self._home[address], self._clock.now(), pod, dict(attributes))
             self._leases[owner] = lease
@@ -274,6 +277,7 @@ class LocalPool:
                 self._expire(now)
                 for owner in [one for one, end in self._waiting.items() if end <= now]:
                     del self._waiting[owner]
+                self._waiting_pods = {one: pod for one, pod in self._waiting_pods.items() if one in self._waiting}
                 fenced = self._fence()
                 changed = bool(fenced) or before != (len(self._cooling), len(self._waiting))
                 ends = [*self._waiting.values(), *self._cooling.values()]
@@ -328,6 +332,11 @@ class LocalPool:
     def pending(self) -> int:
         with self._changed:
             return len(self._waiting)
+
+    def waiting(self) -> Mapping[Owner, str]:
+        """Owners without an address, by their pods' names."""
+        with self._changed:
+            return {owner: self._waiting_pods.get(owner, "") for owner in self._waiting}
 
     def problems(self) -> Sequence[Problem]:
         """Addresses in use that the pool does not hold, or that the service is about to take away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -62,7 +63,8 @@ class KernelEndpoints:
             try:
                 self._dress(endpoint, netns, host)
             except BaseException:
-                host.run([messages.delete_pair(endpoint.host_device)])
+                with contextlib.suppress(DatapathError):  # what went wrong first is what must be told
+                    host.run([messages.delete_pair(endpoint.host_device)])
                 raise
 
     def _dress(self, endpoint: Endpoint, netns: int, host: NetlinkSocket) -> None:

@@ -41,9 +41,15 @@ def pod_findings(
         for one in attached
         if wanted in (one.lease.pod, str(one.lease.owner)) or one.lease.owner.container_id.startswith(wanted)
     ]
-    if not found:
+    findings = [
+        Finding(
+            _WAITING, "lease", f"{pod or owner} waits for an address", "its runtime asks again; what follows is why"
+        )
+        for owner, pod in pool.waiting().items()
+        if wanted in (pod, str(owner)) or owner.container_id.startswith(wanted)
+    ]
+    if not found and not findings:
         return None
-    findings = []
     troubled = {one.address: one for one in pool.problems()}
     for one in found:
         lease, endpoint = one.lease, one.endpoint

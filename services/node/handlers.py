@@ -100,7 +100,7 @@ class NodeHandlers(node_pb2_grpc.NodeServiceServicer):
             return node
         found = explain.pod_findings(self._pods.attached(), self._pool, self._endpoints, pod)
         if found is not None:
-            return found
+            return found + (node if any(one.level is Level.WAITING for one in found) else [])
         text = f"no pod {pod} has an address on this node"
         remedy = "see whether the runtime asked this node for it; what follows is said of the next pod"
         return [Finding(Level.WAITING, "lease", text, remedy), *node]

@@ -6,7 +6,7 @@ Blocking and thread-safe; requests for one container run one after the other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,15 +33,23 @@ class Pods:
     """
     :param mtu_of: MTU in bytes for pods on a cloud interface, by its id; 0: the kernel's default.
     :param wait_s: how long an ADD waits for a free address.
+    :param max_waiting: ADDs that may wait at once; further ones are answered at once, so that a DEL finds a thread.
     """
 
     def __init__(
-        self, pool: LocalPool, endpoints: Endpoints, *, mtu_of: Callable[[str], int], wait_s: float = 2.0
+        self,
+        pool: LocalPool,
+        endpoints: Endpoints,
+        *,
+        mtu_of: Callable[[str], int],
+        wait_s: float = 2.0,
+        max_waiting: int = 32,
     ) -> None:
         self._pool = pool
         self._endpoints = endpoints
         self._mtu_of = mtu_of
         self._wait_s = wait_s
+        self._waiters = threading.BoundedSemaphore(max_waiting)
         self._locks: dict[str, tuple[threading.Lock, list[None]]] = {}
         self._locks_lock = threading.Lock()
 
@@ -50,7 +58,7 @@ class Pods:
         with self._alone(owner):
             fresh = self._pool.find(owner) is None
             attributes = {"netns": netns, "network": network}
-            lease = self._pool.lease(owner, pod=pod, attributes=attributes, wait_s=self._wait_s)
+            lease = self._lease(owner, pod, attributes)
             if not fresh and lease.attributes.get("netns") != netns:
                 lease = self._pool.amend(owner, attributes) or lease
             attached = self._attached(lease)
@@ -61,6 +69,15 @@ class Pods:
                     self._pool.cancel(owner)
                 raise
             return attached
+
+    def _lease(self, owner: Owner, pod: str, attributes: Mapping[str, str]) -> Lease:
+        may_wait = self._waiters.acquire(blocking=False)
+        try:
+            wait_s = self._wait_s if may_wait else 0.0
+            return self._pool.lease(owner, pod=pod, attributes=attributes, wait_s=wait_s)
+        finally:
+            if may_wait:
+                self._waiters.release()
 
     def remove(self, owner: Owner) -> Lease | None:
         """Idempotent; an owner that was never there is fine. Raises StoreError, DatapathError."""

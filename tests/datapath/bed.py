@@ -218,10 +218,11 @@ class Node:
         self, command: str, container: str = "", netns: str = "", *, interface: str = "eth0", args: str = "",
         config: bytes | None = None,
     ) -> Answer:  # fmt: skip
-        """Runs the plugin as a runtime does. `netns` is a namespace's name, or empty."""
+        """Runs the plugin as a runtime does. `netns` is a namespace's name, a path, or empty."""
+        path = netns if not netns or netns.startswith("/") else f"/run/netns/{netns}"
         environment = {
             "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_IFNAME": interface, "CNI_ARGS": args,
-            "CNI_NETNS": f"/run/netns/{netns}" if netns else "", "CNI_PATH": str(PLUGIN.parent),
+            "CNI_NETNS": path, "CNI_PATH": str(PLUGIN.parent),
         }  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(
