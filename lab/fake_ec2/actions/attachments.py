@@ -26,10 +26,6 @@ def attach(
     """Begins the attachment, which is there after `delay_s`. Raises ApiError."""
     if interface.attachment is not None:
         raise ApiError("InvalidNetworkInterface.InUse", f"Interface: [{interface.id}] in use.")
-    if instance.state in ("terminated", "pending") and device_index:
-        raise ApiError(
-            "IncorrectState", f"Instance '{instance.id}' is not in a valid state for this operation: {instance.state}"
-        )
     if interface.zone != instance.zone:
         raise ApiError(
             "InvalidParameterCombination",
@@ -59,6 +55,10 @@ def attach_network_interface(cloud: Cloud, parameters: Parameters) -> Answer:
     instance = cloud.find(cloud.instances, parameters["InstanceId"])
     if parameters["DeviceIndex"] < 0:
         raise invalid(parameters["DeviceIndex"], "deviceIndex", "It must be 0 or more.")
+    if instance.state not in ("running", "stopped"):
+        raise ApiError(
+            "IncorrectState", f"Instance '{instance.id}' is not in a valid state for this operation: {instance.state}"
+        )
     card = parameters.get("NetworkCardIndex", 0)
     made = attach(
         cloud, interface, instance, device_index=parameters["DeviceIndex"], network_card=card,
