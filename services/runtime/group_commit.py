@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import queue
 import random
 import threading
@@ -130,7 +131,7 @@ class GroupCommit:
             try:
                 self._transaction(units)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be told
+            except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must be told
                 if self.target.passing(error) and time.monotonic() + pause_s < until:
                     time.sleep(random.uniform(0, pause_s))  # noqa: S311 - jitter, not secrecy
                     pause_s = min(pause_s * 2, 0.5)
@@ -139,9 +140,8 @@ class GroupCommit:
                     for unit in units:
                         self._write([unit])
                     return
-                told = store_error(error, self.target.location) if isinstance(error, SQLAlchemyError) else error
                 for unit in units:
-                    unit.error = told
+                    unit.error = self._told(error)
                 return
 
     def _transaction(self, units: list[_Unit]) -> None:
@@ -182,10 +182,17 @@ class GroupCommit:
             # A full disk, for instance, has SQLite undo the whole transaction with all its savepoints: each for itself.
             if self.target.passing(error) or (not alone and isinstance(error, OperationalError | InternalError)):
                 raise
-            broken = isinstance(error, SQLAlchemyError)
-            unit.error = store_error(error, self.target.location) if broken else error
-            if unit.error is not error:
-                unit.error.__cause__ = error
+            unit.error = self._told(error)
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What a caller is told; an object of its own for each, since raising one writes to it."""
+        if not isinstance(error, SQLAlchemyError):
+            return error
+        told = store_error(error, self.target.location)
+        if told is error:
+            told = copy.copy(told)
+        told.__cause__ = error
+        return told
 
 
 def _resolve(units: list[_Unit]) -> None:

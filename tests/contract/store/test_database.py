@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, func, insert, select, update
@@ -75,6 +76,24 @@ async def test_a_domain_error_passes_through_and_undoes_the_work(leases_database
     assert await leases_database.read(addresses) == []
 
 
+@pytest.mark.parametrize("fault", [SystemExit(3), KeyboardInterrupt(), AssertionError("a bug")])
+async def test_no_fault_of_the_work_stops_the_writer(leases_database: Database, fault: BaseException) -> None:
+    def work(connection: Connection) -> None:
+        raise fault
+
+    outcome = await _outcome(leases_database, work)
+    assert type(outcome) is type(fault)
+    await asyncio.wait_for(leases_database.write(lease("10.0.0.1")), 10)
+
+
+async def _outcome(database: Database, work: Callable[[Connection], None]) -> BaseException | None:
+    try:
+        await database.write(work)
+    except BaseException as error:  # noqa: BLE001 - what is told is what is tested
+        return error
+    return None
+
+
 async def test_work_may_recover_within_a_savepoint(leases_database: Database) -> None:
     await leases_database.write(lease("10.0.0.1"))
 
@@ -133,8 +152,9 @@ async def test_closing_finishes_what_was_asked_for(store_url: str) -> None:
 
 
 async def test_a_cancelled_caller_leaves_the_writer_working(leases_database: Database) -> None:
-    gate = threading.Event()
-    holding = asyncio.ensure_future(leases_database.write(lambda connection: gate.wait(10)))
+    begun, gate = threading.Event(), threading.Event()
+    holding = asyncio.ensure_future(leases_database.write(lambda connection: (begun.set(), gate.wait(10))))
+    await asyncio.to_thread(begun.wait, 10)
     waiting = asyncio.ensure_future(leases_database.write(lease("10.0.0.1")))
     await asyncio.sleep(0)
     waiting.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import psycopg
 import pytest
@@ -43,6 +44,41 @@ async def test_a_connection_cut_in_mid_work_runs_the_work_again(postgres_url: st
         await database.write(work)
         assert runs == 2
         assert await database.read(lambda c: list(c.execute(text("SELECT a FROM t ORDER BY a")).scalars())) == [1, 2]
+
+
+async def test_a_connection_cut_in_mid_commit_is_told_as_unknown_and_never_written_twice(postgres_url: str) -> None:
+    # Runs within COMMIT, and ends the connection there.
+    cut_at_commit = """
+        CREATE TABLE t (a int);
+        CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER cut AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.a = 1) EXECUTE FUNCTION cut();
+    """
+    runs = {1: 0, 2: 0}
+
+    def insert(value: int):
+        def work(connection: Connection) -> None:
+            runs[value] += 1
+            connection.execute(text(f"INSERT INTO t VALUES ({value})"))
+
+        return work
+
+    async with open_database(postgres_url) as database:
+        await database.write(lambda c: c.exec_driver_sql(cut_at_commit))
+        begun, gate = threading.Event(), threading.Event()
+        holding = asyncio.ensure_future(database.write(lambda connection: (begun.set(), gate.wait(10))))
+        await asyncio.to_thread(begun.wait, 10)
+        together = [asyncio.ensure_future(database.write(insert(value))) for value in (1, 2)]
+        await asyncio.sleep(0)
+        gate.set()
+        await holding
+        for write in together:
+            with pytest.raises(StoreError, match="may or may not"):
+                await write
+        assert runs == {1: 1, 2: 1}
+        await database.write(insert(2))
+        assert await database.read(lambda c: list(c.execute(text("SELECT a FROM t")).scalars())) == [2]
 
 
 async def test_a_server_that_takes_no_connection_is_reported(postgres_cluster: str, postgres_url: str) -> None:
