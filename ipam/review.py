@@ -26,6 +26,7 @@ PRIORITIES = {
 }
 URGENT = 0
 NO_LIMIT = 1 << 20
+MOMENT_S = 0.001  # a wait that is nothing but rounding would be looked at for ever
 
 
 class Reviewer:
@@ -133,7 +134,7 @@ class Reviewer:
             counts.attached, counts.used, counts.pending, pool.spec.watermarks, lasted_s=now - pool.deficit_since,
             coalesce_s=self._config.coalesce_s, urgent_fraction=self._config.urgent_fraction,
         )  # fmt: skip
-        if wait_s > 0:
+        if wait_s > MOMENT_S:
             self._fleet.look(pool, now + wait_s)
             return 0
         return wanted
