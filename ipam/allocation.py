@@ -159,7 +159,8 @@ class Allocation:
                 else:
                     self._add_interface(steps[0])
             except SubnetExhausted as error:
-                self._block(error.subnet_id or call.subnet_id, error)
+                asked = call.count if isinstance(call, PlannedAssign) else 1 + call.secondary_count
+                self._exhausted(error.subnet_id or call.subnet_id, asked, error)
             except LimitReached as error:
                 self._reconsider(error)
             else:
@@ -330,6 +331,14 @@ class Allocation:
             self._read()
 
     # learning from refusals
+
+    def _exhausted(self, subnet_id: str, asked: int, error: CloudError) -> None:
+        """The subnet holds less than was thought. What it still has can be planned for; else it is passed over."""
+        self._facts.forget()
+        self._refresh_subnets()
+        subnet = self._subnets.get(subnet_id)
+        if subnet is None or not 0 < subnet.free < asked:
+            self._block(subnet_id, error)
 
     def _block(self, subnet_id: str, error: CloudError) -> None:
         self._found.blocked[subnet_id] = error.message

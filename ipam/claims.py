@@ -134,7 +134,8 @@ class Claims:
         if pool is not None and pool.spec.name not in self._fleet.pools:
             return  # the instance is gone and with it the node; its intent is closed
         if isinstance(outcome, Retry) and not self._worn_out(opened.intent):
-            delay_s = max(outcome.after_s, self._reviewer.backoff_s(opened.intent.attempts))
+            asked_s = min(outcome.after_s, self._config.retry_cap_s)
+            delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts))
             self._reviewer.retry_later(opened, delay_s, outcome.why)
         else:
             self._close(opened.intent, outcome, pool, pool is not None and pool.attached() > before, now)

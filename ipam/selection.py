@@ -23,19 +23,19 @@ def choose_subnet(
     near = [each for each in subnets.values() if (each.zone, each.vpc_id) == (instance.zone, instance.vpc_id)]
     if spec.subnet_ids:
         near = [each for each in near if each.id in spec.subnet_ids]
-        rule = f"of the given ids {', '.join(spec.subnet_ids)}"
+        rule = f"of the given ids {', '.join(spec.subnet_ids)} "
     elif spec.subnet_tags:
         near = [each for each in near if matches(each.tags, spec.subnet_tags)]
-        rule = f"with tags {_text(spec.subnet_tags)}"
+        rule = f"with tags {_text(spec.subnet_tags)} "
     else:
-        rule = "at all"
+        rule = ""
     if not near:
-        return f"no subnet {rule} in zone {instance.zone} of {instance.vpc_id}"
+        return f"no subnet {rule}in zone {instance.zone} of {instance.vpc_id}"
     roomy = [each for each in near if each.id not in blocked and free[each.id] >= NEEDED_FOR_INTERFACE]
     if not roomy:
         passed = sorted(each.id for each in near if each.id in blocked)
         tail = f"; passed over for now: {', '.join(passed)}" if passed else ""
-        return f"all subnets {rule} in zone {instance.zone} are full{tail}"
+        return f"all subnets {rule}in zone {instance.zone} are full{tail}"
     if not spec.subnet_ids and not spec.subnet_tags:
         own = [each for each in roomy if each.id == instance.subnet_id]
         roomy = own or roomy
