@@ -1,6 +1,8 @@
 """Databases of every released version come up to the newest, whoever starts first.
 
 released/<package>.<version>.<database>.sql is what that release left behind: its tables, and a row of each kind.
+A new version adds its own, made of a filled database by `python -m apsw FILE .dump` and `pg_dump --inserts --no-owner`,
+without comments and SET lines.
 """
 
 from __future__ import annotations
