@@ -123,6 +123,11 @@ def age(moment: object, *, now_s: float | None = None) -> str:
     return f"in {text}" if ahead else text
 
 
+def with_remedy(item: Row) -> Cell:
+    """A column of messages, each with its remedy below: side by side they would not fit a terminal."""
+    return f"{item['message']}\nremedy: {item['remedy']}" if item["remedy"] else str(item["message"])
+
+
 def aged(key: str) -> Callable[[Row], Cell]:
     """A column that shows how long ago the moment under `key` was."""
     return lambda item: age(item[key])

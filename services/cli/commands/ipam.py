@@ -181,10 +181,10 @@ def explain(
     from services.cli import context as contexts
     from services.cli.errors import EXIT_PROBLEM
     from services.cli.explain import explain as explained
-    from services.cli.render import Table, show
+    from services.cli.render import Table, show, with_remedy
 
     found = explained(contexts.current(context), what)
-    columns = {key: key for key in ("level", "subject", "message", "remedy", "asked")}
+    columns = {"level": "level", "subject": "subject", "asked": "asked", "message": with_remedy}
     head = f"{found['kind']} {what}" + (f" on node {found['node']}" if found["kind"] == "pod" and found["node"] else "")
     show(found, json, Table.of(found["findings"], columns, title=head, empty="nothing to say"))
     if any(one["level"] == "problem" for one in found["findings"]):

@@ -15,7 +15,7 @@ def status(context: ContextFile = None, json: Json = False) -> None:
     from services.cli import context as contexts
     from services.cli.errors import EXIT_PROBLEM
     from services.cli.overview import overview
-    from services.cli.render import Table, show
+    from services.cli.render import Table, show, with_remedy
 
     found = overview(contexts.current(context))
     columns = {
@@ -25,7 +25,7 @@ def status(context: ContextFile = None, json: Json = False) -> None:
         "target": "target",
     }
     nodes = found["nodes"]
-    problems = {"what": "subject", "problem": "message", "remedy": "remedy"}
+    problems = {"what": "subject", "problem": with_remedy}
     show(
         found,
         json,
