@@ -101,7 +101,7 @@ async def _rate(database: Database, numbers: itertools.count[int], seconds: floa
 
 
 async def _pools(folder: Path) -> tuple[float, float, float, float]:
-    """Seconds to write 1,000 instances at once, one of them (p50), a bare row in turn with it (p50), and to load all."""
+    """Seconds to write 1,000 instances at once, one of them (p50), a bare row in turn with it (p50), to load all."""
     bare = _bare_database(folder / "bare-pools.db")
     async with open_database(f"sqlite:///{folder}/pools.db") as database:
         await migrate(database, "ipam.migrations")
