@@ -35,7 +35,7 @@ _LONGEST_TOKEN: Final = 64
 _LONGEST_DESCRIPTION: Final = 255
 _POLL_FIRST_S: Final = 0.05
 _POLL_CAP_S: Final = 2.0
-_MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+_MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 def _silent(operation: str, outcome: str, seconds: float) -> None:
@@ -287,7 +287,7 @@ class AwsProvider:
         started = time.monotonic()
         outcome = "ok"
         try:
-            answer: answers.Answer = getattr(self._client(), xform_name(operation))(**asked)
+            answer: answers.Answer = dict(getattr(self._client(), xform_name(operation))(**asked))
         except Exception as error:
             # The SDK raises what it likes for an answer that is garbage; callers know CloudError only.
             failure = translate(error, operation, subnet_id=subnet_id)
