@@ -194,8 +194,8 @@ class Topic(Generic[M]):
         return position.epoch == self.epoch and self._floor <= position.revision <= self._revision
 
     def _delta(self, cursor: int) -> Batch[M]:
-        """What changed after `cursor` and may be seen; not empty unless all of it has changed again since."""
-        return self._share(cursor, self._sealed, self._max_batch, None)
+        """What changed after `cursor` and may be seen; empty if all of it has changed again since, or nothing did."""
+        return self._share(cursor, max(self._sealed, cursor), self._max_batch, None)
 
     def _snapshot_part(self, cursor: int, began: int, limit: int) -> Batch[M]:
         """Part of a snapshot that began at revision `began`.
@@ -267,6 +267,8 @@ class Subscription(Generic[M]):
         # Revision at which the snapshot under way began.
         self._began: int | None = None
         self._limit = topic._max_batch
+        # A first batch comes at once, empty if need be: the subscriber learns that it is served.
+        self._greeted = False
         if not topic._may_resume(position):
             self._begin_snapshot()
 
@@ -315,10 +317,10 @@ class Subscription(Generic[M]):
                 self._begin_snapshot()
             if self._began is not None:
                 return self._next_of_snapshot(self._began)
-            if topic._sealed > self._cursor:
+            if topic._sealed > self._cursor or not self._greeted:
                 batch = topic._delta(self._cursor)
                 self._cursor = batch.end
-                if batch.upserts or batch.deletes:
+                if batch.upserts or batch.deletes or not self._greeted:
                     return self._sent(batch)
                 continue
             await self._woken()
@@ -343,6 +345,7 @@ class Subscription(Generic[M]):
         return self._sent(batch)
 
     def _sent(self, batch: Batch[M]) -> Batch[M]:
+        self._greeted = True
         if self._max_unacked is not None:
             self._unacked.append(batch.position.revision if batch.complete else _PART)
         return batch
