@@ -69,11 +69,12 @@ class LocalPool:
         for cooling in contents.cooling:
             elapsed_s = now - cooling.freed_monotonic_s if cooling.freed_boot_id == self._boot_id else 0.0
             ends.append((now + self._cooldown_s - min(max(elapsed_s, 0.0), self._cooldown_s), cooling.address))
-        for end, address in sorted(ends):
-            if end > now:
-                held.cooling[address] = end
-        self._journal.forget(address for end, address in ends if end <= now)
+        # What was fenced had cooled before; a reboot must not take the promise back.
         held.fences = {address: True for address in contents.fences if address not in held.owners}
+        for end, address in sorted(ends):
+            if end > now and address not in held.fences:
+                held.cooling[address] = end
+        self._journal.forget(address for _, address in ends if address not in held.cooling)
         self._journalled = {interface.id: interface for interface in contents.interfaces}
         held.merge(self._journalled)
 

@@ -320,6 +320,18 @@ class TestRelease:
         assert pool.usage().ready == {B}, "once it has cooled, it may go"
         assert pool.usage().refused == {A}
 
+    def test_a_promise_survives_a_reboot(self, node_daemon, hand_clock) -> None:
+        pool = node_daemon.start()
+        pool.apply(pool_of(interface("eni-1", [A])))
+        pool.lease(pod("web"))
+        pool.free(pod("web"))
+        hand_clock.advance(31)
+        pool.apply(pool_of(interface("eni-1", {A: AddressState.MARKED})))
+        assert pool.usage().ready == {A}
+        node_daemon.boot_id, hand_clock.monotonic_s = "boot-2", 3.0
+        usage = node_daemon.start().usage()
+        assert (usage.ready, usage.cooling) == ({A}, frozenset()), "the service may have released it meanwhile"
+
     def test_unmarked_lifts_the_fence(self, node_daemon) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", {A: AddressState.MARKED})))

@@ -185,4 +185,4 @@ class Node(RuleBasedStateMachine):
 
 
 TestNode = Node.TestCase
-TestNode.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestNode.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
