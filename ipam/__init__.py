@@ -5,13 +5,18 @@ The map:
     errors.py       what can go wrong, one tree
     config.py       what an operator may set
     model.py        frozen facts: instances, interfaces, pools, intents, outcomes
-    watermarks.py   needed(), excess(), due(): how many addresses, as pure functions
-    plan.py         which cloud calls bring them, as a pure function
-    ports.py        what the use cases consume: cloud, budget, journal, store, clock
-    service.py      the central side: pools, intents, the release handshake, resync, explain
-    executor.py     the worker's side: performs one intent against a cloud, step by step
-    local.py        the node's side: leases, cooldown, fences, journalled before they are answered
-    store.py        the central tables and the node's journal
-    providers/      one module a cloud (aws)
-    testing.py      fakes of the ports, shipped
+    ports.py        what the use cases consume: cloud, budget, journal, store, queue, clock
+    tags.py         tags on everything that is created
+
+    pure            watermarks.py how many addresses, and when; plan.py which calls bring them; selection.py where new
+                    interfaces go; validation.py what a node may say of itself
+    the service     service.py the use cases, of: fleet.py what is held in memory, pools.py one node of it; review.py what
+                    a node needs now; claims.py the workers' side; release.py the handshake; resync.py listings and
+                    leaks; durable.py writing it all down; explain.py, views.py what people are told
+    the worker      executor.py performs an intent; allocation.py one attempt at more addresses; calls.py every call
+                    within budget and lease
+    the node        local.py leases addresses, of: holdings.py the books, journal.py what survives a crash
+    store/          the central tables; migrations/ their versions
+    providers/      one module a cloud
+    testing/        fakes of the ports, shipped
 """
