@@ -2,9 +2,9 @@
 
 cli.py        `plimsoll lab run|clean|list|fake-ec2`, `python -m lab`
 run.py        a lab from start to end; table.py what people see of it, checks.py what `--once` proves
-lab.py        the parts of a running lab: what tests use as a library
+lab.py        the parts of a running lab: what tests use as a library; options.py what it can be told
 programs.py   every process with its settings; processes.py starts, watches and ends them
-fabric.py     the VPC's router; topology.py says what to change when the cloud's state does
+fabric.py     the VPC's router; topology.py says what to change when the cloud's state does; netns.py namespaces
 pods.py       pods through the CNI plugin; probe.py pings from them, outside.py tells whose address left
 state.py      folder, lock and journal; cleaning up after a lab that was killed
 fake_ec2/     the cloud; ec2_admin.py speaks to its admin endpoint

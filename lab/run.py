@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import sys
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -71,7 +72,7 @@ async def _life(options: LabOptions, console: Console, steps: Steps, *, once: bo
         results = await _checks(lab, steps)
         summary = await _summary(lab, results, started_s, time.monotonic() - began)
     if as_json:
-        print(json.dumps(summary, indent=2))  # noqa: T201 - the answer for programs
+        sys.stdout.write(json.dumps(summary, indent=2) + "\n")
     else:
         _print_summary(console, summary)
     return 0 if summary["ok"] else 1

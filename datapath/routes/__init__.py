@@ -1,1 +1,2 @@
-"""The node's side of the cloud interfaces: plan.py says what the kernel should hold, kernel.py brings it there."""
+"""The node's side of the cloud interfaces: plan.py says what the kernel should hold, kernel.py brings it there by the
+requests of messages.py."""

@@ -9,7 +9,8 @@ cloud.py                the state: records that are replaced, never changed, and
 records.py              what a cloud remembers of a VPC, subnet, interface, instance
 space.py                addresses and prefixes of one subnet
 history.py              what a reader may see while the cloud is eventually consistent
-limits.py               what an instance type holds; instance_types.json has the facts
+limits.py, capacity.py  what an instance type holds (instance_types.json has the facts), checked before it is taken
+holding.py              addresses that a call has taken, given back if it fails
 faults.py               latency, errors, throttling and lags that tests set at run time
 filters.py, pages.py, tokens.py   filters, pagination, client tokens
 seed.py, testing.py     the network a cloud starts with; a server in a thread of a test

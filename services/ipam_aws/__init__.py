@@ -1,1 +1,13 @@
-"""The IPAM service of one AWS account and region: watches nodes, journals intents, tells nodes their pools."""
+"""The IPAM service of one AWS account and region: watches nodes, journals intents, tells nodes their pools.
+
+The map:
+
+    settings         what can be set
+    wiring           builds the service: store and queue below, the domain, the gRPC server on top
+    handlers         IpamService: nodes watch their own pool, people look and explain
+    work_handlers    IpamWorkService: what workers call
+    topics           what each node is told
+    convert, pages   views of the domain as messages; pages of listings
+    metrics          what Prometheus is told
+    testing/         a site of real processes, for tests and benches
+"""

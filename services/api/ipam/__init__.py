@@ -1,0 +1,8 @@
+"""IPAM on the wire.
+
+The map:
+
+    v1/              ipam.proto and its stubs
+    convert          messages <-> model, for nodes and their pools
+    convert_work     messages <-> model, for intents and what workers learn from the cloud
+"""
