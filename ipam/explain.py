@@ -9,7 +9,7 @@ from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Finding, IntentKind, Level
 from ipam.plan import CallLimits, Shortfall, plan_allocation
 from ipam.pools import Pool
-from ipam.review import Reviewer
+from ipam.review import Reviewer, patience
 from ipam.watermarks import excess, needed
 
 
@@ -61,6 +61,7 @@ def _watermark(pool: Pool, config: IpamConfig, now: float) -> Iterator[Finding]:
     marks = pool.spec.watermarks
     missing = needed(counts.attached, counts.used, marks)
     surplus = excess(counts.attached, counts.used, marks)
+    delay_s = config.release_delay_s * patience(marks, surplus, config)
     have = f"{counts.attached} addresses, {counts.used} of them used"
     if missing:
         waited = f" for {now - pool.deficit_since:.0f} s" if pool.deficit_since is not None else ""
@@ -71,7 +72,7 @@ def _watermark(pool: Pool, config: IpamConfig, now: float) -> Iterator[Finding]:
     elif surplus:
         yield Finding(
             Level.OK, "watermark", f"{have}: {surplus} above the upper mark",
-            f"they are released after {config.release_delay_s:g} s" if pool.spec.release_excess
+            f"they are released after {delay_s:g} s" if pool.spec.release_excess
             else "release_excess is off: they stay",
         )  # fmt: skip
     else:

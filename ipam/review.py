@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipam import release
 from ipam.config import IpamConfig
 from ipam.fleet import Fleet, OpenIntent
-from ipam.model import AddressState, Intent, IntentKind, Limits
+from ipam.model import AddressState, Intent, IntentKind, Limits, Watermarks
 from ipam.plan import capacity
 from ipam.pools import Counts, Pool
 from ipam.ports import Capabilities, Clock
@@ -26,7 +26,14 @@ PRIORITIES = {
 }
 URGENT = 0
 NO_LIMIT = 1 << 20
+PATIENCE = 3.0
 MOMENT_S = 0.001  # a wait that is nothing but rounding would be looked at for ever
+
+
+def patience(marks: Watermarks, surplus: int, config: IpamConfig) -> float:
+    """How many release delays an excess must last: a small one longer, since the next pods want it back."""
+    small = surplus <= config.urgent_fraction * marks.pre_allocate
+    return PATIENCE if small else 1.0
 
 
 class Reviewer:
@@ -168,7 +175,7 @@ class Reviewer:
             pool.excess_since = now
             pool.excess_low = surplus
         pool.excess_low = min(pool.excess_low, surplus)
-        ends = pool.excess_since + self._config.release_delay_s
+        ends = pool.excess_since + self._config.release_delay_s * patience(pool.spec.watermarks, surplus, self._config)
         if now < ends:
             self._fleet.look(pool, ends)
         elif not pool.intent_id and self._may(pool, IntentKind.RELEASE, now):

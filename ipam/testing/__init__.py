@@ -4,14 +4,24 @@ clock   FakeClock
 store   MemoryStore
 cloud   FakeCloud, Fault
 bridge  DirectQueue, FreeBudget, LocalJournal
+site    IpamSite, all of them together
 """
 
 from ipam.testing.bridge import DirectQueue, FreeBudget, LocalJournal, on_loop
 from ipam.testing.clock import FakeClock
 from ipam.testing.cloud import AWS_LIKE, FakeCloud, Fault
+from ipam.testing.site import IpamSite
 from ipam.testing.store import MemoryStore
 
 __all__ = [
-    "AWS_LIKE", "DirectQueue", "FakeClock", "FakeCloud", "Fault", "FreeBudget", "LocalJournal", "MemoryStore",
+    "AWS_LIKE",
+    "DirectQueue",
+    "FakeClock",
+    "FakeCloud",
+    "Fault",
+    "FreeBudget",
+    "IpamSite",
+    "LocalJournal",
+    "MemoryStore",
     "on_loop",
-]  # fmt: skip
+]

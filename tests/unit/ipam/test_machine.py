@@ -1,0 +1,408 @@
+"""Everything that can happen, in any order: no address in two places, none in use taken away, nothing leaked.
+
+Nodes and service talk over two lines with delay: a node hears of its pool some time after it changed (only the newest
+state, as the stream does), and what it says waits in a queue. Workers die before or after the effect of any call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ipam.config import IpamConfig
+from ipam.errors import IpamError, StoreError, Unavailable
+from ipam.model import AddressState, NodeSpec, Operation, Subnet, Usage, Watermarks
+from ipam.tags import CLUSTER_TAG
+from ipam.testing import FakeCloud, IpamSite
+from ipam.watermarks import excess, needed
+
+SUBNETS = (
+    Subnet("subnet-a", "10.0.0.0/25", "zone-a", "vpc-1", 0),
+    Subnet("subnet-b", "10.0.1.0/25", "zone-a", "vpc-1", 0),
+)
+CONFIG = IpamConfig(
+    account="1", region="r", release_delay_s=20.0, coalesce_s=10.0, resync_interval_s=60.0, collect_interval_s=60.0,
+    leak_age_s=60.0, block_s=30.0, lease_s=30.0, retry_cap_s=30.0, sweep_interval_s=10.0,
+)  # fmt: skip
+FAILING = (*Operation, "read-instance")
+TO_RELEASE = {AddressState.MARKED, AddressState.READY, AddressState.RELEASING}
+
+
+class WorkerKilled(BaseException):
+    pass
+
+
+@dataclass
+class SimNode:
+    """A node daemon: leases from what it was told, fences what is marked, journals both."""
+
+    spec: NodeSpec
+    up: bool = True
+    connected: bool = False
+    session: int = 0
+    sequence: int = 0
+    pool: dict[str, AddressState] = field(default_factory=dict)
+    pods: set[str] = field(default_factory=set)
+    cooling: set[str] = field(default_factory=set)
+    fenced: set[str] = field(default_factory=set)
+    waiting: int = 0
+    says: deque[tuple[int, Usage]] = field(default_factory=deque)
+    news: dict[str, AddressState] | None = None
+
+    def usage(self) -> Usage:
+        self.sequence += 1
+        marked = {address for address, state in self.pool.items() if state in TO_RELEASE}
+        return Usage(
+            in_use=frozenset(self.pods), cooling=frozenset(self.cooling), ready=frozenset(self.fenced),
+            refused=frozenset(marked - self.fenced), pending_pods=self.waiting, sequence=self.sequence,
+        )  # fmt: skip
+
+    def say(self) -> None:
+        if self.connected:
+            self.says.append((self.session, self.usage()))
+
+    def hear(self) -> None:
+        if self.news is None or not self.connected:
+            return
+        self.pool, self.news = self.news, None
+        for address, state in self.pool.items():
+            busy = address in self.pods or address in self.cooling
+            if state in TO_RELEASE and not busy:
+                self.fenced.add(address)
+            elif state not in TO_RELEASE:
+                self.fenced.discard(address)
+        self.fenced &= self.pool.keys()
+        self.cooling &= self.pool.keys()
+        self.say()
+
+    def free(self) -> list[str]:
+        taken = self.pods | self.cooling | self.fenced
+        return [address for address in self.pool if address not in taken]
+
+    def start_pod(self) -> None:
+        free = self.free()
+        if free:
+            self.pods.add(free[0])
+            self.waiting = max(self.waiting - 1, 0)
+        else:
+            self.waiting += 1
+        self.say()
+
+    def stop_pod(self, choice: int) -> None:
+        if self.pods:
+            address = sorted(self.pods)[choice % len(self.pods)]
+            self.pods.remove(address)
+            self.cooling.add(address)
+            self.say()
+
+
+class IpamMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.site = IpamSite(CONFIG, FakeCloud(subnets=SUBNETS, page_size=1))
+        self.cloud = self.site.cloud
+        self.nodes: dict[str, SimNode] = {}
+        self.site.service.on_pool_change = self._tell
+        self.kill_at: tuple[int, str] | None = None
+        self.cloud.watch = self._watch
+        self.drained: list[tuple[str, list[str]]] = []
+
+    def teardown(self) -> None:
+        try:
+            self.all_calms_down()
+            self.no_address_in_use_has_left_its_node()
+            self.no_address_in_two_places()
+        finally:
+            self.site.close()
+
+    @initialize(
+        marks=st.lists(st.sampled_from([(1, 0), (2, 0), (0, 0), (4, 0), (3, 5), (1, 10)]), min_size=2, max_size=3)
+    )
+    def nodes_start(self, marks: list[tuple[int, int]]) -> None:
+        for number, (pre, least) in enumerate(marks):
+            instance = self.cloud.launch("m4.large")
+            spec = NodeSpec(f"n{number}", instance.id, watermarks=Watermarks(pre, least))
+            self.nodes[spec.name] = SimNode(spec)
+            self._connect(self.nodes[spec.name])
+
+    # wiring
+
+    def _tell(self, name: str, interfaces: Any) -> None:
+        node = self.nodes.get(name)
+        if node is not None:
+            node.news = {a: state for each in interfaces.values() for a, state in each.addresses.items()}
+
+    def _watch(self, operation: str, phase: str) -> None:
+        if self.kill_at is not None and phase == self.kill_at[1] and not operation.startswith("read"):
+            left, where = self.kill_at
+            self.kill_at = (left - 1, where) if left else None
+            if not left:
+                raise WorkerKilled
+
+    def _service(self, coroutine: Any) -> Any:
+        """What fails at the service ends the node's connection or the worker's task, and is tried again later."""
+        try:
+            return self.site.run(coroutine)
+        except IpamError:
+            return None
+
+    def _connect(self, node: SimNode) -> None:
+        node.says.clear()
+        usage = node.usage()
+        session = self._service(self.site.service.announce(node.spec, usage))
+        node.connected = session is not None
+        node.session = session or 0
+        node.news = None
+        if node.connected:
+            told = self.site.service.interfaces(node.spec.name)
+            node.news = {a: state for each in told.values() for a, state in each.addresses.items()}
+
+    def _deliver(self, node: SimNode) -> None:
+        if node.says:
+            session, usage = node.says.popleft()
+            self._service(self.site.service.report(node.spec.name, usage, session))
+
+    def _work_once(self) -> bool:
+        intent_id = self.site.queue.take()
+        if intent_id is None:
+            return False
+        with contextlib.suppress(IpamError, WorkerKilled):
+            self.site.executor.perform(intent_id, f"w{self.site.clock.monotonic()}")
+        self.site.run(self.site.service.settle())
+        return True
+
+    NODE = st.integers(0, 2)
+
+    def _node(self, number: int) -> SimNode:
+        return list(self.nodes.values())[number % len(self.nodes)]
+
+    # what can happen
+
+    @rule(number=NODE, count=st.integers(1, 12))
+    def pods_start(self, number: int, count: int) -> None:
+        node = self._node(number)
+        for _ in range(count if node.up else 0):
+            node.start_pod()
+
+    @rule(number=NODE, count=st.integers(1, 12), choice=st.integers(0, 9))
+    def pods_stop(self, number: int, count: int, choice: int) -> None:
+        node = self._node(number)
+        for _ in range(count if node.up else 0):
+            node.stop_pod(choice)
+
+    @rule(number=NODE)
+    def cooldown_ends(self, number: int) -> None:
+        node = self._node(number)
+        if node.up:
+            node.cooling.clear()
+            node.say()
+
+    @rule(number=NODE)
+    def node_hears(self, number: int) -> None:
+        self._node(number).hear()
+
+    @rule(number=NODE, count=st.integers(1, 3))
+    def service_hears(self, number: int, count: int) -> None:
+        for _ in range(count):
+            self._deliver(self._node(number))
+
+    @rule(number=NODE)
+    def line_is_cut(self, number: int) -> None:
+        """The service notices at once, or only when the node comes back."""
+        node = self._node(number)
+        node.connected = False
+        node.news = None
+
+    @rule(number=NODE)
+    def service_notices_the_cut(self, number: int) -> None:
+        node = self._node(number)
+        if not node.connected:
+            self._service(self.site.service.disconnected(node.spec.name, node.session))
+
+    @rule(number=NODE)
+    def node_restarts(self, number: int) -> None:
+        """Leases, cooldowns and fences are in its journal; the pool comes from there, or anew."""
+        node = self._node(number)
+        node.connected = False
+        node.news = None
+        node.waiting = 0
+        node.up = True
+
+    @rule(number=NODE)
+    def node_connects(self, number: int) -> None:
+        node = self._node(number)
+        if node.up:
+            self._connect(node)
+
+    @rule(count=st.integers(1, 4))
+    def workers_work(self, count: int) -> None:
+        for _ in range(count):
+            if not self._work_once():
+                break
+
+    @rule(calls=st.integers(0, 5), phase=st.sampled_from(["before", "after"]))
+    def worker_will_be_killed(self, calls: int, phase: str) -> None:
+        self.kill_at = (calls, phase)
+
+    @rule(operation=st.sampled_from(FAILING), after=st.booleans())
+    def cloud_will_fail(self, operation: str, after: bool) -> None:
+        self.cloud.fail(operation, Unavailable("connection cut", code="InternalError"), after_effect=after)
+
+    @rule(seconds=st.sampled_from([5, 40]))
+    def cloud_throttles(self, seconds: int) -> None:
+        self.cloud.throttled_until = self.site.clock.monotonic() + seconds
+
+    @rule(subnet=st.sampled_from(["subnet-a", "subnet-b"]), leave=st.integers(0, 4))
+    def subnet_fills(self, subnet: str, leave: int) -> None:
+        self.drained.append((subnet, self.cloud.drain(subnet, leave=leave)))
+
+    @precondition(lambda self: self.drained)
+    @rule()
+    def subnet_has_room_again(self) -> None:
+        self.cloud.refill(*self.drained.pop())
+
+    @rule()
+    def queue_is_lost(self) -> None:
+        self.site.queue.lose()
+
+    @rule(down=st.booleans())
+    def queue_is_down(self, down: bool) -> None:
+        self.site.queue.down = down
+
+    @rule(after=st.booleans())
+    def store_fails_once(self, after: bool) -> None:
+        self.site.store.fail_after_effect = after
+        self.site.store.fail = [StoreError("disk full")]
+
+    @rule()
+    def service_restarts(self) -> None:
+        for node in self.nodes.values():
+            node.connected = False
+            node.news = None
+            node.says.clear()
+        with contextlib.suppress(StoreError):
+            self.site.new_service()  # or a later tick starts it
+        self.site.service.on_pool_change = self._tell
+
+    @rule(seconds=st.sampled_from([1, 5, 15, 35, 70]))
+    def time_passes(self, seconds: int) -> None:
+        self.site.clock.advance(seconds)
+        self._service(self.site.service.tick())
+
+    @rule(seconds=st.sampled_from([-3600, -10, 10, 3600]))
+    def wall_clock_jumps(self, seconds: int) -> None:
+        self.site.clock.jump(seconds)
+
+    @rule()
+    def resync_is_asked_for(self) -> None:
+        self._service(self.site.service.resync())
+
+    # what must always hold
+
+    @invariant()
+    def no_address_in_use_has_left_its_node(self) -> None:
+        cloud = {
+            interface.instance_id: set() for interface in self.cloud.interfaces().values() if interface.instance_id
+        }  # type: dict[str, set[str]]
+        for interface in self.cloud.interfaces().values():
+            if interface.instance_id:
+                cloud[interface.instance_id] |= set(interface.addresses)
+        for node in self.nodes.values():
+            assert node.pods <= cloud[node.spec.instance_id], f"{node.spec.name}: {node.pods} beyond the cloud's"
+
+    @invariant()
+    def no_address_in_two_places(self) -> None:
+        seen: dict[str, str] = {}
+        for node in self.nodes.values():
+            for address in node.pods | set(node.free()):
+                assert address not in seen, f"{address} is on {seen[address]} and {node.spec.name}"
+                seen[address] = node.spec.name
+
+    @invariant()
+    def one_open_intent_a_node(self) -> None:
+        if self.site.service.leads:
+            owed = [intent.node for intent in self.site.service.intents() if intent.node]
+            assert len(owed) == len(set(owed))
+
+    def settle_down(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for node in self.nodes.values():
+                if not node.connected:
+                    self._connect(node)
+                for _ in range(3):
+                    node.hear()
+                    while node.says:
+                        self._deliver(node)
+                    while node.waiting and node.free():
+                        node.start_pod()
+            while self._work_once():
+                pass
+            self.site.clock.advance(5)
+            self._service(self.site.service.tick())
+
+    @rule(rounds=st.integers(1, 8))
+    def life_goes_on(self, rounds: int) -> None:
+        """Everybody does what is due, with whatever faults are about."""
+        self.settle_down(rounds)
+
+    @rule(number=NODE, count=st.integers(1, 12))
+    def pods_come_and_go(self, number: int, count: int) -> None:
+        """Long enough for addresses to be brought, and then to be too many."""
+        node = self._node(number)
+        for _ in range(count):
+            node.start_pod()
+        self.settle_down(4)
+        for choice in range(count):
+            node.stop_pod(choice)
+        self.cooldown_ends(number)
+        self.settle_down(5)
+
+    @rule()
+    def all_calms_down(self) -> None:
+        """Faults end and time passes: pools are between their marks and nothing is leaked."""
+        self.kill_at = None
+        self.cloud.faults.clear()
+        self.cloud.throttled_until = 0.0
+        self.site.queue.down = False
+        self.site.store.fail.clear()
+        while self.drained:
+            self.cloud.refill(*self.drained.pop())
+        for node in self.nodes.values():
+            node.cooling.clear()
+            node.say()
+        self.settle_down(160)
+        self.pools_are_between_their_marks()
+        self.nothing_is_leaked()
+
+    def pools_are_between_their_marks(self) -> None:
+        service = self.site.service
+        for node in self.nodes.values():
+            view = service.pool(node.spec.name)
+            marks = node.spec.watermarks
+            room = view.capacity - view.attached
+            assert node.waiting == 0 or not room, f"pods wait: {service.explain(node.spec.name)}"
+            missing = min(needed(view.attached, len(node.pods), marks), room)
+            assert not missing, f"{missing} missing: {service.explain(node.spec.name)}"
+            assert not excess(view.attached, len(node.pods), marks), service.explain(node.spec.name)
+            assert set(node.pool) == set(self._cloud_addresses(node)), "the node sees what the cloud has"
+            assert not node.fenced
+
+    def _cloud_addresses(self, node: SimNode) -> list[str]:
+        return [a for each in self.cloud.instance(node.spec.instance_id).interfaces for a in each.addresses]
+
+    def nothing_is_leaked(self) -> None:
+        for interface in self.cloud.interfaces().values():
+            assert interface.instance_id or CLUSTER_TAG not in interface.tags, f"{interface.id} is leaked"
+        assert not [i for i in self.site.service.intents() if i.node]
+
+
+TestIpamMachine = IpamMachine.TestCase
+TestIpamMachine.settings = settings(
+    max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
