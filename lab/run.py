@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import random
-import sys
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
