@@ -56,6 +56,7 @@ class LocalPool:
         self._writing: set[Owner] = set()  # leases that are on their way to the disk
         self._waiting: dict[Owner, float] = {}  # owner -> monotonic end of its counting as pending
         self._waiting_pods: dict[Owner, str] = {}
+        self._patient = True
         self._journalled: Mapping[str, PoolInterface] = {}
         self._sequence = journal.generation << 32
         self._restore()
@@ -196,6 +197,12 @@ class LocalPool:
             self._on_change()
         return min((end - now for end in ends if end < math.inf), default=None)
 
+    def refuse_waiting(self) -> None:
+        """From now on nobody waits for an address; who does is refused at once. For the end of a daemon."""
+        with self._changed:
+            self._patient = False
+            self._changed.notify_all()
+
     def set_unusable(self, reasons: Mapping[str, str]) -> None:
         """Names the interfaces (by id) whose addresses must not be leased, with why: they are not in the kernel."""
         with self._changed:
@@ -259,7 +266,7 @@ class LocalPool:
             if address is not None:
                 self._waiting.pop(owner, None)
                 return address
-            if now >= deadline:
+            if now >= deadline or not self._patient:
                 self._waiting[owner] = now + self._pending_linger_s
                 self._on_change()
                 raise self._empty(wait_s)

@@ -7,7 +7,7 @@ absence delays nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -70,6 +70,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     await life.enter(server)
     await life.enter(_collected(NodeCollector(pool, lambda: connections)))
     await life.enter(CniServer(settings.cni_socket, CniHandler(pods, pool)))
+    life.defer(_nobody_waits(pool))
     life.spawn("network", network.run)
     life.spawn("settle", lambda: settle(pool))
 
@@ -104,6 +105,13 @@ def _collected(collector: NodeCollector) -> Iterator[None]:
         yield
     finally:
         REGISTRY.unregister(collector)
+
+
+def _nobody_waits(pool: LocalPool) -> Callable[[], Awaitable[None]]:
+    async def refuse() -> None:
+        pool.refuse_waiting()
+
+    return refuse
 
 
 def _boot_id() -> str:

@@ -6,9 +6,12 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
+from services.api.node.v1 import node_pb2, node_pb2_grpc
 from tests.datapath.bed import Bed, Eni, Node, children_left
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("ip", "ping", "cc", "make")]
@@ -123,6 +126,27 @@ def test_a_second_daemon_is_refused(bed: Bed, lone_node: Node) -> None:
         twin.start()
     aside.rename(lone_node.cni_socket)
     assert lone_node.cni("STATUS").code == 0
+
+
+def test_a_stop_does_not_wait_for_those_who_wait(bed: Bed) -> None:
+    node = bed.node("a", Eni(0, "10.0.0.5", []), address_wait_s=60)
+    node.fill_journal()
+    node.start()
+    namespace = bed.namespace("pod")
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(node.cni, "ADD", "pod", namespace)
+        while _waiting_pods(node) == 0:
+            time.sleep(0.02)
+        began = time.monotonic()
+        node.stop()
+        assert time.monotonic() - began < 3
+        assert waiting.result(5).body["code"] == 11
+
+
+def _waiting_pods(node: Node) -> int:
+    with grpc.insecure_channel(f"unix:{node.socket}") as channel:
+        status = node_pb2_grpc.NodeServiceStub(channel).GetStatus(node_pb2.GetStatusRequest())
+    return int(status.waiting_pods)
 
 
 def test_without_a_daemon_the_plugin_says_so_at_once(bed: Bed, lone_node: Node) -> None:
