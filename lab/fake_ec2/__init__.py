@@ -3,7 +3,8 @@
 __main__.py, command.py, launch.py   the ways in: module, `plimsoll lab fake-ec2`, and what both start
 app.py, gate.py         HTTP: the EC2 query protocol at /; faults and throttling in front of it
 admin.py, state.py      HTTP: the admin endpoint at /_admin, and the state that it tells
-protocol/               requests parsed and answers rendered from botocore's own service model
+    metadata.py             HTTP: instance metadata (IMDSv2) at /latest
+    protocol/               requests parsed and answers rendered from botocore's own service model
 actions/                what each call does, one file per kind of resource
 cloud.py                the state: records that are replaced, never changed, and the revisions of it
 records.py              what a cloud remembers of a VPC, subnet, interface, instance

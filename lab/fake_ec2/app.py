@@ -15,6 +15,7 @@ from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.errors import ApiError
 from lab.fake_ec2.faults import CUT, MALFORMED
 from lab.fake_ec2.gate import Calls, Gate, Special
+from lab.fake_ec2.metadata import Metadata
 from lab.fake_ec2.protocol import rendering
 
 _LARGEST_BODY = 4 << 20
@@ -50,6 +51,7 @@ class Server:
         application = web.Application(client_max_size=_LARGEST_BODY)
         application.add_routes([web.post("/", self.query), web.get("/", self.query)])
         application.add_routes(Admin(self.gate, self._changes, self.reset).routes())
+        application.add_routes(Metadata(lambda: self.cloud).routes())
         application.cleanup_ctx.append(self._transitions)
         return application
 
