@@ -56,7 +56,7 @@ def check_redis_url(url: str) -> str:
 
 
 def check_region(region: str) -> str:
-    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d+", region):
+    if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+", region):
         raise ValueError("write a region such as eu-west-1")
     return region
 
@@ -80,6 +80,7 @@ def _with_prefix(prefix: str) -> BeforeValidator:
 
 Tags = Annotated[dict[str, str], BeforeValidator(parse_tags)]
 SubnetIds = Annotated[tuple[str, ...], _with_prefix("subnet")]
+VpcIds = Annotated[tuple[str, ...], _with_prefix("vpc")]
 SecurityGroupIds = Annotated[tuple[str, ...], _with_prefix("sg")]
 RedisUrl = Annotated[str, Field(description="Redis of the queue and the budget: redis://host:port/db or unix:///path")]
 Account = Annotated[str, AfterValidator(_account), Field(description="AWS account number, 12 digits")]

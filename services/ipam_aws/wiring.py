@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
-from ipam.providers.aws import CAPABILITIES
+from ipam.providers.aws import AwsProvider
 from ipam.service import PoolService
 from ipam.store import SqlPoolStore
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
@@ -56,7 +56,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     topics = PoolTopics()
     service = PoolService(
         settings.config(),
-        CAPABILITIES,
+        AwsProvider.capabilities,
         SqlPoolStore(database),
         await life.enter(queue),
         SystemClock(),

@@ -71,10 +71,13 @@ class WorkHandlers(pb_grpc.IpamWorkServiceServicer):
         self, request_iterator: AsyncIterator[pb.ReportInventoryRequest], context: Context
     ) -> pb.ReportInventoryResponse:
         instances = corrected = 0
+        complete = False
         async for request in request_iterator:
             page = convert.inventory_from(request)
             ours, differed = await self._service.inventory_page(request.intent_id, request.fence, page)
             instances += ours
             corrected += differed
-        self._metrics.resynced(corrected)
+            complete = page.last
+        if complete:
+            self._metrics.resynced(corrected)
         return pb.ReportInventoryResponse(instances=instances, corrected=corrected)

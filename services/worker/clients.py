@@ -32,8 +32,8 @@ class GrpcJournal:
         request = pb.ClaimIntentRequest(intent_id=intent_id, holder=holder)
         try:
             answer = self._stub.ClaimIntent(request, timeout=CLAIM_TIMEOUT_S, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if from_rpc_error(error).kind in _NOTHING_TO_TAKE:
+        except (grpc.RpcError, ValueError) as error:
+            if isinstance(error, grpc.RpcError) and from_rpc_error(error).kind in _NOTHING_TO_TAKE:
                 return None
             raise _domain_error(error) from error
         return convert.claim_from(answer)
@@ -54,34 +54,35 @@ class GrpcJournal:
         self._tell(lambda: self._stub.CompleteIntent(request, timeout=TELL_TIMEOUT_S, wait_for_ready=True))
 
     def inventory(self, intent_id: str, fence: int, pages: Iterator[Inventory]) -> None:
-        # gRPC swallows what a request iterator raises, so the reason is kept here.
         failed: list[Exception] = []
 
         def requests() -> Iterator[pb.ReportInventoryRequest]:
+            # What it raised would be lost in gRPC's own thread. A listing without its last page drops nothing.
             try:
                 for page in pages:
                     yield convert.inventory_to(intent_id, fence, page)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised below, in the caller's thread
                 failed.append(error)
-                raise
 
         try:
             # No deadline: the pages take as long as the cloud and the budget make them.
             self._tell(lambda: self._stub.ReportInventory(requests(), wait_for_ready=True))
-        except IpamError:
+        finally:
             if failed:
-                raise failed[0] from None
-            raise
+                raise failed[0]
 
     @staticmethod
     def _tell(call: Callable[[], T]) -> T:
         try:
             return call()
-        except grpc.RpcError as error:
+        except (grpc.RpcError, ValueError) as error:
             raise _domain_error(error) from error
 
 
-def _domain_error(error: grpc.RpcError) -> IpamError:
+def _domain_error(error: grpc.RpcError | ValueError) -> IpamError:
+    if isinstance(error, ValueError):
+        # What grpc says of a channel that was closed because the worker stops.
+        return StoreError(str(error), remedy="none is needed: another worker takes the intent")
     remote = from_rpc_error(error)
     kinds: dict[str, type[IpamError]] = {"conflict": StaleFence, "not_found": NotFound}
     kind = kinds.get(remote.kind, StoreError)

@@ -60,6 +60,8 @@ class CeleryRunner:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         _state.should_stop = None
+        # Celery's threads look a task up in the default application of the process.
+        self._app.set_default()
         self._worker = self._app.WorkController(
             pool="threads",
             concurrency=self._threads,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.ipam_aws.settings import Account, RedisUrl, Tags, check_redis_url, check_region
+from services.ipam_aws.settings import Account, RedisUrl, Tags, VpcIds, check_redis_url, check_region
 from services.runtime.settings import ServiceSettings
 from services.worker.buckets import BudgetLimits, Rate
 
@@ -50,6 +51,28 @@ class BudgetSettings(BaseModel):
         )
 
 
+class ScopeSettings(BaseModel):
+    """What of the account is looked at; empty: everything. For accounts that others use too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vpc_ids: VpcIds = Field(default=(), description="networks")
+    vpc_cidrs: tuple[str, ...] = Field(default=(), description="networks by their CIDR, such as 10.0.0.0/16")
+    instance_tags: Tags = Field(default_factory=dict, description="instances with all of these tags; * and ? may stand")
+    subnet_tags: Tags = Field(default_factory=dict, description="subnets with all of these tags")
+    security_group_tags: Tags = Field(default_factory=dict, description="security groups with all of these tags")
+
+    @field_validator("vpc_cidrs")
+    @classmethod
+    def _cidrs(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                ipaddress.ip_network(value)
+            except ValueError as error:
+                raise ValueError(f"{value!r} is no network: {error}; write 10.0.0.0/16") from error
+        return values
+
+
 class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PLIMSOLL_WORKER_", extra="forbid")
 
@@ -63,6 +86,7 @@ class Settings(ServiceSettings):
     ipam_identity: str = Field("service/ipam-aws", description="who it must prove to be: service/<name>")
     redis: RedisUrl = "unix:///run/plimsoll/redis.sock"
     endpoint_url: str = Field("", description="another address of the cloud's API, for a lab; empty: the cloud's own")
+    scope: ScopeSettings = Field(default_factory=ScopeSettings, description="what of the account is looked at")
     exclude_interface_tags: Tags = Field(default_factory=dict, description="interfaces with all of them are not seen")
     interface_tags: Tags = Field(default_factory=dict, description="more tags on interfaces that are created")
     threads: int = Field(16, ge=1, le=256, description="intents performed at the same time")

@@ -25,7 +25,7 @@ class Performer(Protocol):
 def register(app: Celery, performer: Performer, holder: str, metrics: WorkerMetrics) -> None:
     """Makes `app` perform what it takes from the queue. `holder` names this worker to the service."""
 
-    @app.task(name=PERFORM_TASK, ignore_result=True)
+    @app.task(name=PERFORM_TASK, ignore_result=True, shared=False)
     def perform(intent_id: str) -> None:
         started = time.monotonic()
         try:

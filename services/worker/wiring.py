@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 from contextlib import closing
-from functools import partial
 
 from ipam.executor import Executor
 from ipam.ports import CloudProvider
@@ -48,14 +47,20 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     for logger in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     runner = await life.enter(CeleryRunner(app, threads=settings.threads))
-    # Stops before the runner: who waits for the budget would hold up the end for minutes.
-    life.defer(partial(asyncio.to_thread, budget.stop))
+
+    async def let_go() -> None:
+        """Before the runner ends: who waits for the budget, or for a service that is gone, would hold it up."""
+        budget.stop()
+        asyncio.get_running_loop().call_later(settings.stop_grace_s / 3, channel.close)
+
+    life.defer(let_go)
     life.spawn("queue", runner.ended)
 
 
 def provider(settings: Settings, metrics: WorkerMetrics) -> CloudProvider:
     """The cloud's SDK is imported here, by the worker of that cloud only."""
     from ipam.providers.aws import AwsProvider
+    from ipam.providers.aws_settings import Scope
 
     return AwsProvider(
         settings.account,
@@ -64,4 +69,6 @@ def provider(settings: Settings, metrics: WorkerMetrics) -> CloudProvider:
         observe=metrics,
         cluster=settings.cluster,
         exclude=settings.exclude_interface_tags,
+        scope=Scope(**settings.scope.model_dump()),
+        connections=settings.threads,
     )

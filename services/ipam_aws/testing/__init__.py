@@ -1,0 +1,20 @@
+"""A whole site of real processes for tests and benches: Redis, a fake EC2, `ipam-aws`, workers, and nodes by hand.
+
+    async with Site(folder) as site:
+        instance = await site.ec2.launch("m5.large")
+        async with site.node("n1", instance) as node:
+            await node.until(lambda: len(node.addresses) == 8)
+
+Everything listens on loopback or on Unix sockets in `folder`, speaks mutual TLS where it would in a site, and dies with
+the process that made it.
+
+site        Site: what runs, with which settings        processes   children, and waiting for them
+node        NodeClient: what a node daemon does         fake_ec2    the cloud and its admin endpoint
+"""
+
+from services.ipam_aws.testing.fake_ec2 import ACCOUNT, REGION, FakeEc2
+from services.ipam_aws.testing.node import NodeClient
+from services.ipam_aws.testing.processes import SiteError, eventually
+from services.ipam_aws.testing.site import Site
+
+__all__ = ["ACCOUNT", "REGION", "FakeEc2", "NodeClient", "Site", "SiteError", "eventually"]

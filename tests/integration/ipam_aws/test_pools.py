@@ -1,0 +1,184 @@
+"""A node and its pool through real processes: announce, use, give back, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+
+import grpc
+import pytest
+
+from ipam.model import AddressState
+from ipam.tags import CLUSTER_TAG, NODE_TAG
+from services.api.ipam.v1 import ipam_pb2 as pb
+from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
+from services.ipam_aws.testing import NodeClient, Site, eventually
+from services.runtime.pki import Kind
+
+pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]
+
+
+def has_addresses(node: NodeClient, count: int) -> bool:
+    return len(node.addresses) == count
+
+
+FOUR = {"watermarks": pb.Watermarks(pre_allocate=4)}
+
+
+async def test_a_node_gets_its_pool_and_keeps_it_between_its_marks(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, **FOUR) as node:
+        await node.until(lambda: len(node.addresses) == 4)
+        interface = next(iter(node.interfaces.values()))
+        assert interface.gateway
+        assert interface.primary_address not in node.addresses
+        assert list(interface.vpc_cidrs) == ["10.0.0.0/16"]
+
+        await node.use(3)
+        await node.until(lambda: len(node.addresses) == 7)
+        assert node.in_use <= node.addresses
+
+        await node.use(1)
+        await node.until(lambda: len(node.addresses) == 5)
+        assert node.in_use <= node.addresses, "an address in use is never taken away"
+
+        at_cloud = {address for each in await ipam_site.ec2.interfaces(instance) for address in each["addresses"]}
+        assert node.addresses <= at_cloud
+        pool = (await ipam_site.local.GetPool(pb.GetPoolRequest(node="n1"))).pool
+        assert (pool.attached, pool.in_use, pool.needed, pool.excess) == (5, 1, 0, 0)
+        assert (pool.instance_type, pool.interface_limit, pool.addresses_per_interface) == ("m5.large", 3, 10)
+
+
+async def test_a_full_interface_is_followed_by_another(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, watermarks=pb.Watermarks(pre_allocate=12)) as node:
+        await node.until(lambda: len(node.addresses) >= 12)
+        assert [each.device_index for each in node.interfaces.values()] == [0, 1]
+        second = next(each for each in await ipam_site.ec2.interfaces(instance) if each["device_index"] == 1)
+        assert (second["tags"][CLUSTER_TAG], second["tags"][NODE_TAG]) == ("plimsoll", "n1")
+        assert second["delete_on_termination"]
+
+
+async def test_pods_that_wait_raise_the_pool_at_once(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, watermarks=pb.Watermarks(pre_allocate=1)) as node:
+        await node.until(lambda: len(node.addresses) == 1)
+        await node.use(1)
+        node.pending_pods = 5
+        await node.tell()
+        await node.until(lambda: len(node.addresses) >= 6)
+
+
+async def test_a_node_that_wants_a_marked_address_keeps_it(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, **FOUR) as node:
+        await node.until(lambda: len(node.addresses) == 4)
+        await node.use(3)
+        await node.until(lambda: len(node.addresses) == 7)
+        node.keep_marked = True
+        marked = asyncio.create_task(node.until(lambda: AddressState.MARKED in node.states.values()))
+        await node.use(0)
+        await marked
+        await node.until(lambda: AddressState.MARKED not in node.states.values())
+        assert len(node.addresses) == 7
+        assert (await ipam_site.ec2.calls())["by_action"].get("UnassignPrivateIpAddresses", 0) == 0
+        node.keep_marked = False
+        await node.tell()
+        await node.until(lambda: len(node.addresses) == 4)
+
+
+async def test_a_reconnecting_node_resumes_where_it_stood(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, **FOUR) as node:
+        await node.until(lambda: len(node.addresses) == 4)
+        before = node.addresses
+        await ipam_site.stop_ipam()
+        await ipam_site.start_ipam()
+        await node.until(lambda: node.connected)
+        assert node.addresses == before
+        await node.use(2)
+        await node.until(lambda: len(node.addresses) == 6)
+
+
+async def test_only_a_node_itself_may_watch_its_pool(ipam_site: Site) -> None:
+    callers: tuple[tuple[Kind, str], ...] = (("node", "other"), ("service", "worker"), ("service", "gateway"))
+    for kind, name in callers:
+        async with ipam_site.channel(kind, name) as channel:
+            call = pb_grpc.IpamServiceStub(channel).Watch()
+            node = pb.NodeSpec(name="n1", instance_id="i-1")
+            await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=node)))
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await call.read()
+            assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_nodes_read_their_own_pool_and_workers_alone_claim(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, **FOUR) as node:
+        await node.until(lambda: len(node.addresses) == 4)
+        async with ipam_site.channel("node", "n1") as own, ipam_site.channel("node", "n2") as other:
+            mine, theirs = pb_grpc.IpamServiceStub(own), pb_grpc.IpamServiceStub(other)
+            assert (await mine.GetPool(pb.GetPoolRequest(node="n1"))).pool.attached == 4
+            for refused in (
+                theirs.GetPool(pb.GetPoolRequest(node="n1")),
+                theirs.Explain(pb.ExplainRequest(node="n1")),
+                mine.ListPools(pb.ListPoolsRequest()),
+                mine.Resync(pb.ResyncRequest()),
+                pb_grpc.IpamWorkServiceStub(own).ClaimIntent(pb.ClaimIntentRequest(intent_id="x")),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                    await refused
+                assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_people_list_explain_and_resync(ipam_site: Site) -> None:
+    instances = [await ipam_site.ec2.launch("m5.large") for _ in range(3)]
+    nodes = [ipam_site.node(f"n{number}", each, **FOUR) for number, each in enumerate(instances)]
+    async with nodes[0], nodes[1], nodes[2]:
+        for node in nodes:
+            await node.until(partial(has_addresses, node, 4))
+        first = await ipam_site.local.ListPools(pb.ListPoolsRequest(page_size=2))
+        rest = await ipam_site.local.ListPools(pb.ListPoolsRequest(page_size=2, page_token=first.next_page_token))
+        assert [each.node.name for each in (*first.pools, *rest.pools)] == ["n0", "n1", "n2"]
+        assert not rest.next_page_token
+        await ipam_site.local.Resync(pb.ResyncRequest())
+
+        async def resynced() -> bool:
+            return (await ipam_site.local.GetStatus(pb.GetStatusRequest())).HasField("last_resync_at")
+
+        await eventually(resynced, "a resync ends")
+        status = await ipam_site.local.GetStatus(pb.GetStatusRequest())
+        assert (status.cloud, status.leader, status.nodes, status.nodes_in_deficit) == ("aws", True, 3, 0)
+        assert {each.operation for each in status.operations}
+        assert "n1" in await ipam_site.explain("n1") or await ipam_site.explain("n1")
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await ipam_site.local.Explain(pb.ExplainRequest(node="nobody"))
+        assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_operators_see_pools_and_budgets_in_metrics(ipam_site: Site) -> None:
+    instance = await ipam_site.ec2.launch("m5.large")
+    async with ipam_site.node("n1", instance, **FOUR) as node:
+        await node.until(lambda: len(node.addresses) == 4)
+        await node.use(1)
+        await node.until(lambda: len(node.addresses) == 5)
+        text = await ipam_site.metrics()
+        for line in (
+            r'plimsoll_ipam_addresses\{node="n1",state="in-use"\} 1.0',
+            r'plimsoll_ipam_addresses\{node="n1",state="available"\} 4.0',
+            r'plimsoll_ipam_addresses_needed\{node="n1"\} 0.0',
+            r'plimsoll_ipam_interface_slots_empty\{node="n1"\} 2.0',
+            r'plimsoll_ipam_nodes\{category="total"\} 1.0',
+            r'plimsoll_ipam_subnet_free\{subnet="subnet-\w+",zone="[\w-]+"\} \d+',
+            r'plimsoll_ipam_intent_duration_seconds_count\{kind="allocate",outcome="done"\} \d',
+        ):
+            assert re.search(line, text), line
+        text = await ipam_site.metrics("worker")
+        for line in (
+            r'plimsoll_cloud_api_duration_seconds_count\{operation="[\w-]+",outcome="ok"\} \d',
+            r'plimsoll_budget_wait_seconds_count\{operation_class="mutate",outcome="granted"\} \d',
+            r'plimsoll_budget_rate\{operation_class="mutate"\} 200.0',
+            "plimsoll_budget_shared 1.0",
+        ):
+            assert re.search(line, text), line
