@@ -10,6 +10,7 @@ The map:
     context.py      where the services are: finding and reading the context file
     connect.py      asking services: channels, pages, errors as exit codes
     views.py        messages of the services as plain data with stable keys; what --json prints
+    complete.py     names for shell completion, asked of running services
     render.py       tables for people, JSON for programs
     overview.py     the state of every service at once
     endpoints.py    pods, as the registry or node daemons tell them

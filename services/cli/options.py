@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli.complete import node_names
 from services.cli.invocation import begin, want_json
 
 Json = Annotated[
@@ -20,6 +21,13 @@ ContextFile = Annotated[
 RootContextFile = Annotated[
     Path | None,
     typer.Option("--context", metavar="FILE", help="Where the services are, see below.", callback=begin, is_eager=True),
+]
+Node = Annotated[
+    str, typer.Argument(metavar="NODE", help="Name of the node.", show_default=False, autocompletion=node_names)
+]
+OneNode = Annotated[
+    str,
+    typer.Option("--node", metavar="NODE", help="This node only.", show_default=False, autocompletion=node_names),
 ]
 IpamName = Annotated[
     str | None,

@@ -48,6 +48,8 @@ def markdown(service: str) -> str:
             default = "required"
         elif one["required_within"]:
             default = f"needed with `{one['required_within']}`"
+        elif one["of_machine"]:
+            default = "the machine's"
         else:
             default = f"`{one['default']}`" if one["default"] is not None else "none"
         cells = (f"`{one['field']}`", one["accepted"], default, one["meaning"])
@@ -63,12 +65,15 @@ def fields(service: str) -> list[View]:
     for dotted, field in settings_text.fields_of(cls):
         table, _, inner = dotted.rpartition(".")
         optional_table = bool(inner and table) and not cls.model_fields[table.split(".")[0]].is_required()
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        # A factory that is no plain type asks the machine, as for its host name.
+        asks_machine = field.default_factory is not None and not isinstance(field.default_factory, type)
+        default = None if field.is_required() or asks_machine else field.get_default(call_default_factory=True)
         found.append(
             {
                 "field": dotted,
                 "required": field.is_required() and not optional_table,
                 "required_within": table if field.is_required() and optional_table else "",
+                "of_machine": asks_machine,
                 "accepted": settings_text.accepted(field),
                 "default": None if default is None else settings_text.shown(field, default),
                 "environment": settings_text.variable(cls, dotted),

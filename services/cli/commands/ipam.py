@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.options import ContextFile, IpamName, Json, group
+from services.cli.complete import node_names
+from services.cli.options import ContextFile, IpamName, Json, Node, OneNode, group
 
 if TYPE_CHECKING:
     from services.cli.views import View
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 app = group("Pools of addresses, and why a node or pod has none.")
 pool_app = group("Pools of nodes.")
 app.add_typer(pool_app, name="pool", rich_help_panel=None)
-
-Node = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", show_default=False)]
 
 
 @pool_app.command("list")
@@ -136,7 +135,7 @@ def resync(service: IpamName = None, context: ContextFile = None, json: Json = F
 
 @app.command()
 def intents(
-    node: Annotated[str, typer.Option(metavar="NODE", help="Intents of this node only.", show_default=False)] = "",
+    node: OneNode = "",
     service: IpamName = None,
     context: ContextFile = None,
     json: Json = False,
@@ -173,7 +172,12 @@ def intents(
 
 @app.command()
 def explain(
-    what: Annotated[str, typer.Argument(metavar="NODE|POD", help="Node, pod as namespace/name, or container id.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE|POD", help="Node, pod as namespace/name, or container id.", autocompletion=node_names
+        ),
+    ],
     context: ContextFile = None,
     json: Json = False,
 ) -> None:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from services.cli.options import ContextFile, Json, group
+from services.cli.options import ContextFile, Json, Node, group
 
 app = group("Nodes that the registry knows.")
-
-Name = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", show_default=False)]
 
 
 @app.command("list")
@@ -41,7 +35,7 @@ def list_(context: ContextFile = None, json: Json = False) -> None:
 
 
 @app.command("show")
-def show_(name: Name, context: ContextFile = None, json: Json = False) -> None:
+def show_(name: Node, context: ContextFile = None, json: Json = False) -> None:
     """Show one node: what it says of itself, its pool and its pods."""
     from services.api.registry.v1 import registry_pb2 as registry
     from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -69,7 +63,7 @@ def show_(name: Name, context: ContextFile = None, json: Json = False) -> None:
 
 
 @app.command()
-def delete(name: Name, context: ContextFile = None, json: Json = False) -> None:
+def delete(name: Node, context: ContextFile = None, json: Json = False) -> None:
     """Forget a node that will not come back, with its pods. Refused while its heartbeat is fresh."""
     from services.api.registry.v1.registry_pb2 import DeleteNodeRequest
     from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub

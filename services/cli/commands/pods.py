@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.options import ContextFile, Json, group
+from services.cli.options import ContextFile, Json, OneNode, group
 
 app = group("Pods with their addresses.")
 
@@ -18,7 +18,7 @@ def pods() -> None:
 
 @app.command("list")
 def list_(
-    node: Annotated[str, typer.Option(metavar="NODE", help="Pods of this node only.", show_default=False)] = "",
+    node: OneNode = "",
     local: Annotated[
         bool, typer.Option("--local", help="Ask the node daemons of the context, not the registry.")
     ] = False,

@@ -90,6 +90,25 @@ def test_completion_scripts(plimsoll, shell: str) -> None:
     assert f"_PLIMSOLL_COMPLETE=complete_{shell}" in answer.out
 
 
+def test_completion_knows_the_names_of_nodes(plimsoll, site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_PLIMSOLL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    for words in ("plimsoll ipam explain node", "plimsoll nodes show node"):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", "3")
+        assert plimsoll().out.split() == ["node-1", "node-2"]
+    site.stop("registry")
+    answer = plimsoll()
+    assert answer.out.split() == ["node-1"], "what the context names"
+    assert answer.err == ""
+
+
+def test_the_lab_is_mounted(plimsoll) -> None:
+    answer = plimsoll("lab", "--help")
+    assert answer.code == 0
+    assert "fake-ec2" in answer.out
+
+
 def test_completion_knows_the_commands_of_a_group(plimsoll, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_PLIMSOLL_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "plimsoll ipam pool ")
