@@ -116,6 +116,8 @@ class Allocation:
             self._limits = self._found.limits = self._limits_of(self._now.type)
         if any(each.subnet_id not in self._subnets for each in self._now.interfaces):
             self._refresh_subnets()
+        if not self._groups and (self._spec.security_group_ids or self._spec.security_group_tags):
+            self._refresh_groups()
 
     def _limits_of(self, instance_type: str) -> Limits:
         try:
@@ -134,6 +136,9 @@ class Allocation:
         """What is known of subnets and groups does not allow a plan; perhaps it is old."""
         self._refreshed = True
         self._refresh_subnets()
+        self._refresh_groups()
+
+    def _refresh_groups(self) -> None:
         self._found.security_groups = tuple(self._facts.security_groups(self._calls))
         self._groups = list(self._found.security_groups)
 

@@ -299,10 +299,13 @@ class Fleet:
                 self.mark("group", group.id)
 
     def keep(self, *, subnets: set[str], groups: set[str]) -> None:
-        """Forgets subnets and groups that a complete listing did not have."""
-        for subnet_id in self.subnets.keys() - subnets:
+        """Forgets subnets and groups that a complete listing did not have, and that no interface of ours lies in."""
+        gone = self.subnets.keys() - subnets
+        if gone:
+            held = [pool.instance for pool in self.pools.values() if pool.instance is not None]
+            gone -= {interface.subnet_id for instance in held for interface in instance.interfaces}
+        for subnet_id in gone:
             del self.subnets[subnet_id]
-            self.told.update(self.pools)
         for group_id in self.groups.keys() - groups:
             del self.groups[group_id]
 
