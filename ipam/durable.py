@@ -1,17 +1,22 @@
-"""Writes a fleet's changes to the store, in order, as many as there are at once."""
+"""What follows a change: it is written to the store, and what it owes is handed to the queue."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 
 from ipam.errors import IpamError, StoreError
 from ipam.fleet import Fleet
-from ipam.ports import PoolStore
+from ipam.ports import PoolStore, Queue
+
+PARALLEL_ENQUEUES = 16
+
+log = logging.getLogger(__name__)
 
 
 class Writer:
-    """One for each term of leadership.
+    """Writes a fleet's changes in order, as many as there are at once. One for each term of leadership.
 
     :param take: takes what is to be told once what was changed so far is durable; returns a function that tells it.
 
@@ -75,3 +80,39 @@ class Writer:
                 waiting.exception()  # there may be no waiter left
         self._next = None
         self._on_failure(error)
+
+
+class Outbox:
+    """Hands intents that are durable to the queue, beside all else. What it does not take is left to the sweeper."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._waiting: list[tuple[str, float, int]] = []
+        self._draining: asyncio.Task[None] | None = None
+
+    def send(self, items: Sequence[tuple[str, float, int]]) -> None:
+        """Items are intent id, delay in seconds, priority."""
+        self._waiting += items
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    async def settle(self) -> None:
+        while self._draining is not None:
+            await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:PARALLEL_ENQUEUES], self._waiting[PARALLEL_ENQUEUES:]
+                results = await asyncio.gather(
+                    *(self._queue.enqueue(each, delay_s=delay, priority=priority) for each, delay, priority in batch),
+                    return_exceptions=True,
+                )
+                failed = [each for each in results if isinstance(each, BaseException)]
+                if failed:
+                    log.warning("%d intents are left to the sweeper: %s", len(failed), failed[0])
+        finally:
+            self._draining = None

@@ -114,6 +114,20 @@ class Reviewer:
         opened.enqueued_at = max(now, opened.ready_at)
         self.outbox.append((intent.id, max(opened.ready_at - now, 0.0), URGENT if urgent else PRIORITIES[intent.kind]))
 
+    def open_single(self, kind: IntentKind, addresses: tuple[str, ...] = ()) -> str:
+        """An intent of the whole account, unless one of its kind is open; returns its id."""
+        for opened in self._fleet.intents.values():
+            if opened.intent.kind is kind:
+                return opened.intent.id
+        return self.open(kind, addresses=addresses).id
+
+    def sweep(self, monotonic: float) -> None:
+        """Enqueues again what no worker holds and was enqueued long enough ago to be lost."""
+        for opened in list(self._fleet.intents.values()):
+            lost = monotonic - opened.enqueued_at >= self._config.sweep_interval_s
+            if lost and monotonic >= opened.ready_at and not opened.leased(monotonic):
+                self.enqueue(opened.intent)
+
     def backoff_s(self, attempts: int) -> float:
         """Full jitter: anything up to a ceiling that doubles with each attempt."""
         ceiling = min(self._config.retry_cap_s, self._config.retry_base_s * 2.0 ** min(max(attempts - 1, 0), 30))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipam import release, views
 from ipam.claims import Claims
 from ipam.config import IpamConfig
-from ipam.durable import Writer
+from ipam.durable import Outbox, Writer
 from ipam.errors import AddressConflict, IpamError, NotFound, NotLeader
 from ipam.explain import explain
 from ipam.fleet import Fleet, restore
@@ -44,7 +44,6 @@ from ipam.validation import validate
 
 LEADER_TTL_S = 15.0
 RENEW_S = 5.0
-PARALLEL_ENQUEUES = 16
 
 log = logging.getLogger(__name__)
 PoolChange = Callable[[str, Mapping[str, PoolInterface]], None]
@@ -101,8 +100,7 @@ class PoolService:
         self._sessions = 0
         self._sleeps_until = -math.inf
         self._wake = asyncio.Event()
-        self._draining: asyncio.Task[None] | None = None
-        self._outbox: list[tuple[str, float, int]] = []
+        self._outbox = Outbox(queue)
 
     # leadership
 
@@ -301,7 +299,7 @@ class PoolService:
     async def resync(self) -> str:
         """Asks for a full listing now; returns the id of the intent that does it."""
         term = self._leading()
-        intent_id = self._open_single(term, IntentKind.RESYNC)
+        intent_id = term.reviewer.open_single(IntentKind.RESYNC)
         await self._commit(term)
         return intent_id
 
@@ -373,15 +371,15 @@ class PoolService:
             term.reviewer.review(pool)
         if now >= term.sweep_at:
             term.sweep_at = now + self.config.sweep_interval_s
-            self._sweep(term, now)
+            term.reviewer.sweep(now)
         if now >= term.resync_at:
             term.resync_at = now + self.config.resync_interval_s
-            self._open_single(term, IntentKind.RESYNC)
+            term.reviewer.open_single(IntentKind.RESYNC)
         if now >= term.collect_at:
             term.collect_at = now + self.config.collect_interval_s
             leaked = term.resync.leaked()
             if leaked:
-                self._open_single(term, IntentKind.COLLECT, tuple(leaked))
+                term.reviewer.open_single(IntentKind.COLLECT, tuple(leaked))
         await self._commit(term)
 
     async def _lead(self) -> None:
@@ -401,19 +399,6 @@ class PoolService:
             if leader != term.leader:
                 self._step_down(keep=False)
 
-    def _sweep(self, term: _Term, now: float) -> None:
-        """Enqueues again what no worker holds and was enqueued long enough ago to be lost."""
-        for opened in list(term.fleet.intents.values()):
-            lost = now - opened.enqueued_at >= self.config.sweep_interval_s
-            if lost and now >= opened.ready_at and not opened.leased(now):
-                term.reviewer.enqueue(opened.intent)
-
-    def _open_single(self, term: _Term, kind: IntentKind, addresses: tuple[str, ...] = ()) -> str:
-        for opened in term.fleet.intents.values():
-            if opened.intent.kind is kind:
-                return opened.intent.id
-        return term.reviewer.open(kind, addresses=addresses).id
-
     # after a change
 
     async def _commit(self, term: _Term) -> None:
@@ -432,31 +417,10 @@ class PoolService:
                 pool = term.fleet.pools.get(name)
                 self.on_pool_change(name, pool.interfaces(term.fleet.subnets) if pool is not None else {})
             if outbox:
-                self._outbox += outbox
-                if self._draining is None:
-                    self._draining = asyncio.create_task(self._drain())
+                self._outbox.send(outbox)
 
         return tell
 
-    async def _drain(self) -> None:
-        """Hands intents to the queue. One that it does not take is left to the sweeper."""
-        try:
-            while self._outbox:
-                batch, self._outbox = self._outbox[:PARALLEL_ENQUEUES], self._outbox[PARALLEL_ENQUEUES:]
-                results = await asyncio.gather(
-                    *(
-                        self.queue.enqueue(each, delay_s=delay_s, priority=priority)
-                        for each, delay_s, priority in batch
-                    ),
-                    return_exceptions=True,
-                )
-                failed = [each for each in results if isinstance(each, BaseException)]
-                if failed:
-                    log.warning("%d intents are left to the sweeper: %s", len(failed), failed[0])
-        finally:
-            self._draining = None
-
     async def settle(self) -> None:
         """Waits until all that is durable has been handed to the queue."""
-        while self._draining is not None:
-            await asyncio.shield(self._draining)
+        await self._outbox.settle()
