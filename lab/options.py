@@ -31,7 +31,7 @@ class LabOptions:
     max_allocate: int = 0
     max_above_watermark: int = 0
     cooldown_s: float = 3.0
-    release_delay_s: float = 5.0
+    release_delay_s: float = 2.0
     resync_interval_s: float = 30.0
     keep_logs: bool = False
     log_level: str = "info"

@@ -162,7 +162,7 @@ class Children:
                 stdout=descriptor,
                 stderr=descriptor,
                 cwd=self._state.folder,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **program.environment},
+                env={**inherited, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **program.environment},
                 start_new_session=True,
             )
         finally:

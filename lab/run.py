@@ -67,6 +67,12 @@ async def _life(options: LabOptions, console: Console, steps: Steps, *, once: bo
         steps.done(f"{options.pods} pods")
         started_s = time.monotonic() - began
         if not once:
+            console.print(
+                f"up in {started_s:.1f} s; Ctrl-C ends it; in another terminal: "
+                f"plimsoll --context {lab.state.folder}/context.toml status",
+                highlight=False,
+                soft_wrap=True,
+            )
             await _show(lab, console)
             return 0
         results = await _checks(lab, steps)

@@ -31,6 +31,7 @@ FAST: Final[dict[str, dict[str, object]]] = {
         "retry_base_s": 0.1,
         "retry_cap_s": 1.0,
         "block_s": 2.0,
+        "max_attempts": 0,
     },
     "node": {"cooldown_s": 0.5, "reconcile_interval_s": 2.0, "address_wait_s": 1.0},
 }

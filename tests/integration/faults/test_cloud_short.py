@@ -17,6 +17,7 @@ import pytest_asyncio
 from lab.checks import pods_reach_each_other, whole
 from lab.lab import Lab
 from lab.options import LabOptions
+from lab.pods import TRY_AGAIN_LATER, CniError
 from services.api.ipam.v1 import ipam_pb2
 
 pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -31,6 +32,7 @@ FAST: dict[str, object] = {
     "retry_base_s": 0.1,
     "retry_cap_s": 0.5,
     "block_s": 1.0,
+    "max_attempts": 0,
 }
 MakeLab = Callable[..., Awaitable[Lab]]
 
@@ -71,7 +73,11 @@ async def test_a_subnet_that_is_full_and_then_has_a_neighbour(lab_of: MakeLab) -
     await lab.until(exhausted, "the subnet to be full")
     short = await lab.until(lambda: needy(lab), "a node in need")
     assert "subnet-" in await told_why(lab, short, "subnet")
-    pods = [await lab.add_pod(node) for node in lab.nodes for _ in range(2)]
+    (full,) = set(lab.nodes) - {short}
+    pods = [await lab.add_pod(node) for node in (short, full, full)]
+    with pytest.raises(CniError) as refused:
+        await lab.add_pod(short, timeout_s=0.0)
+    assert refused.value.code == TRY_AGAIN_LATER
     await pods_reach_each_other(lab)
 
     vpc_id = (await lab.ec2.document())["vpcs"][0]["id"]

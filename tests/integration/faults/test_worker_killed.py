@@ -10,6 +10,7 @@ import secrets
 
 import pytest
 
+from ipam.tags import CLUSTER_TAG
 from lab.checks import whole
 from lab.lab import Lab
 
@@ -35,6 +36,8 @@ async def caught(lab: Lab, action: str) -> None:
     await lab.children.restart("worker")
 
 
+# The cluster's name when nobody sets one.
+CLUSTER = "plimsoll"
 BOTH = pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 
 
@@ -73,3 +76,28 @@ async def test_while_addresses_are_released(fault_lab: Lab, after_effect: bool) 
     await caught(fault_lab, "UnassignPrivateIpAddresses")
     await fault_lab.add_pod("node-1")
     await whole(fault_lab)
+
+
+@BOTH
+async def test_while_a_leaked_interface_is_deleted(fault_lab: Lab, after_effect: bool) -> None:
+    await hang_on(fault_lab, "DeleteNetworkInterface", after_effect=after_effect)
+    subnet = (await fault_lab.ec2.document())["subnets"][0]
+    for owner in (CLUSTER, "another-cluster"):
+        await fault_lab.ec2.call(
+            "CreateNetworkInterface",
+            SubnetId=subnet["id"],
+            TagSpecification__1__ResourceType="network-interface",
+            TagSpecification__1__Tag__1__Key=CLUSTER_TAG,
+            TagSpecification__1__Tag__1__Value=owner,
+        )
+    await caught(fault_lab, "DeleteNetworkInterface")
+    foreign = await fault_lab.until(lambda: only_foreign(fault_lab), "the leaked interface to be deleted")
+    await fault_lab.ec2.call("DeleteNetworkInterface", NetworkInterfaceId=foreign)
+    await whole(fault_lab)
+
+
+async def only_foreign(lab: Lab) -> str:
+    """Id of the other cluster's interface once it is the only one that is attached to nothing."""
+    loose = [row for row in (await lab.ec2.document())["interfaces"] if not row["instance_id"]]
+    assert any(row["tags"][CLUSTER_TAG] != CLUSTER for row in loose), "it was not ours to delete"
+    return str(loose[0]["id"]) if len(loose) == 1 else ""
