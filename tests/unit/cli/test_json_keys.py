@@ -1,0 +1,55 @@
+"""The keys that docs/cli.md promises to programs are in what the commands print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.api.ipam.v1 import ipam_pb2
+
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
+ARGUMENTS = {
+    "nodes show": ("node-1",),
+    "ipam pool show": ("node-1",),
+    "ipam explain": ("shop/web-1",),
+    "config check": ("registry", "--config", "bad.toml"),
+    "pki show": ("--folder", "pki"),
+}
+
+
+def promised() -> list[tuple[str, set[str]]]:
+    """Commands of the page's table of shapes, each with the keys named in its row."""
+    section = PAGE.read_text().partition("## JSON")[2]
+    rows = re.findall(r"^\| `([a-z -]+)` \| (.*) \|$", section, re.MULTILINE)
+    return [(command, set(re.findall(r"[`.]([a-z][a-z_0-9]*)(?:\[\])?`", shape))) for command, shape in rows]
+
+
+def keys(data: Any) -> Iterator[str]:
+    if isinstance(data, dict):
+        yield from data
+        for value in data.values():
+            yield from keys(value)
+    elif isinstance(data, list):
+        for item in data:
+            yield from keys(item)
+
+
+@pytest.mark.parametrize(("command", "wanted"), promised(), ids=lambda value: value if isinstance(value, str) else "")
+def test_the_keys_are_there(
+    plimsoll, site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, wanted: set[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("lost_after_s = -1")
+    plimsoll("pki", "init", "--folder", "pki")
+    step = ipam_pb2.Step(number=1, operation="assign-addresses")
+    site.ipam.intents = [ipam_pb2.Intent(id="i-1", node="node-1", steps=[step])]
+    site.ipam.letters = {"d-1": ipam_pb2.DeadLetter(id="d-1", why="denied")}
+    site.ipam.status.operations.add(operation="create-interface", calls=1)
+    site.ipam.status.dead_letters = 1
+    site.node.findings["shop/web-1"] = []
+    answer = plimsoll(*command.split(), *ARGUMENTS.get(command, ()), "--json")
+    assert wanted <= set(keys(answer.json)), "docs/cli.md names keys that are not there"
