@@ -39,7 +39,7 @@ class IpamConfig:
     release_excess: bool = True
     release_delay_s: float = 180.0
     coalesce_s: float = 30.0
-    urgent_fraction: float = 0.5
+    urgent_fraction: float = 0.75
     resync_interval_s: float = 60.0
     collect_interval_s: float = 300.0
     leak_age_s: float = 300.0

@@ -325,6 +325,7 @@ def main(argv: list[str]) -> list[Row]:
         Row(f"{what}: p99 wait of a pod, against Cilium's rules", mine.p(0.99), "s", theirs.p(0.99)),
         Row(f"{what}: longest wait of a pod, against Cilium's rules", mine.p(1.0), "s", theirs.p(1.0)),
         Row(f"{what}: pods that waited, against Cilium's rules", waited(mine), "pods", waited(theirs)),
+        Row(f"{what}: waits of all pods together, against Cilium's rules", sum(mine.waits), "s", sum(theirs.waits)),
         Row(f"{what}: idle addresses a node, against Cilium's rules", idle, "addresses", their_idle),
     ]
 
