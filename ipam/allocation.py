@@ -125,7 +125,7 @@ class Allocation:
         except Rejected as error:
             raise Rejected(
                 f"the cloud knows no limits of instance type {instance_type!r}: {error.message}", code=error.code,
-                operation=error.operation, remedy="add the type to limits_override",
+                operation=error.operation, remedy="add the type to the file that limits_file names",
             ) from error  # fmt: skip
 
     def _refresh_subnets(self) -> None:

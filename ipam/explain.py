@@ -91,7 +91,7 @@ def _limits(reviewer: Reviewer, pool: Pool, missing: bool) -> Iterator[Finding]:
     if limits is None:
         kind = pool.instance.type if pool.instance else pool.spec.instance_type
         yield Finding(
-            Level.WAITING, "limits", f"nothing is known of instance type {kind!r} yet", "or add it to limits_override"
+            Level.WAITING, "limits", f"nothing is known of instance type {kind!r} yet", "wait, or add it to the limits_file"
         )
     elif missing and not reviewer.room(pool):
         yield Finding(

@@ -118,7 +118,7 @@ def plan_allocation(
         return Plan(
             shortfall=Shortfall.UNKNOWN_TYPE,
             why=f"nothing is known of instance type {instance.type or '(unknown)'}",
-            remedy="add the type to limits_override",
+            remedy="add the type to the file that limits_file names",
         )
     free = {subnet.id: 0 if subnet.id in blocked else subnet.free for subnet in subnets}
     known = {subnet.id: subnet for subnet in subnets}
