@@ -91,7 +91,10 @@ def _limits(reviewer: Reviewer, pool: Pool, missing: bool) -> Iterator[Finding]:
     if limits is None:
         kind = pool.instance.type if pool.instance else pool.spec.instance_type
         yield Finding(
-            Level.WAITING, "limits", f"nothing is known of instance type {kind!r} yet", "wait, or add it to the limits_file"
+            Level.WAITING,
+            "limits",
+            f"nothing is known of instance type {kind!r} yet",
+            "wait, or add it to the limits_file",
         )
     elif missing and not reviewer.room(pool):
         yield Finding(
