@@ -56,7 +56,8 @@ async def run_all(lab: Lab, told: Callable[[str], None]) -> list[Result]:
 
 async def between_marks(lab: Lab) -> str:
     pools = await lab.settled()
-    return ", ".join(f"{name} {pool.attached}/{pool.in_use}" for name, pool in sorted(pools.items()))
+    attached, used = (sum(getattr(pool, name) for pool in pools.values()) for name in ("attached", "in_use"))
+    return f"{len(pools)} nodes, {attached} addresses attached, {used} in use"
 
 
 async def addresses_assigned(lab: Lab) -> str:

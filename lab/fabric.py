@@ -164,7 +164,6 @@ class Fabric:
         with netns.entered(self._router_name):
             netns.set_sysctls(_ROUTER_SYSCTLS)
             self._ip = _open_netlink()
-        self._ip.link("set", index=1, state="up")
         self._ip.link("add", ifname=SINK, kind="veth", peer={"ifname": f"{SINK}-end"}, mtu=MTU_BYTES)
         # Without ARP every packet goes out at once; the far end drops it, as it is addressed to nobody there.
         self._sink = _index(self._ip, SINK)
@@ -191,7 +190,6 @@ class Fabric:
         self._ip.link("set", index=index, state="up")
         with _netlink_in(segment.netns) as ip:
             inner = _index(ip, segment.device)
-            ip.link("set", index=1, state="up")
             ip.addr("add", index=inner, address=segment.address, prefixlen=segment.prefix_length)
             ip.link("set", index=inner, state="up")
             ip.route("replace", dst="default", gateway=segment.router_address)
@@ -286,7 +284,6 @@ def _configure_primary(port: Port, namespace: str) -> None:
     """What the instance's DHCP client does at boot."""
     with _netlink_in(namespace) as ip:
         index = _index(ip, port.device)
-        ip.link("set", index=1, state="up")
         ip.addr("replace", index=index, address=port.primary_address, prefixlen=port.prefix_length)
         ip.link("set", index=index, state="up")
         ip.route("replace", dst="default", oif=index, gateway=port.gateway, prefsrc=port.primary_address)

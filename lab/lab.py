@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import grpc
@@ -273,10 +274,15 @@ class Lab:
                 state = await self.ec2.state(after_revision=revision, wait_s=_LONG_POLL_S)
                 await self.fabric.apply(state)
                 revision = state.revision
-            except (ClientError, OSError, NetlinkError, KeyError):
-                # The fake is away, or an instance went while it was being plugged: look again.
+            except (ClientError, LabError, OSError, NetlinkError) as err:
+                # The fake is away, or a namespace went while it was being plugged: look again.
+                self._note(f"{type(err).__name__}: {err}")
                 revision = -1
                 await asyncio.sleep(_RETRY_S)
+
+    def _note(self, text: str) -> None:
+        with (self.state.folder / "logs" / "fabric.log").open("a") as log:
+            log.write(f"{datetime.now(UTC).isoformat()} {text}\n")
 
     async def _reported(self, step: str, work: Awaitable[object]) -> None:
         with self._step(step):

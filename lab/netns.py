@@ -10,7 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +26,8 @@ _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_SHARED: Final = 1 << 20
 _MNT_DETACH: Final = 2
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -37,7 +42,7 @@ def exists(name: str) -> bool:
 
 
 def create(name: str) -> None:
-    """Makes an empty namespace with its loopback down. Raises FileExistsError if the name is taken."""
+    """Makes an empty namespace with its loopback up. Raises FileExistsError if the name is taken."""
     _prepare_run_netns()
     path = path_of(name)
     path.touch(mode=0o444, exist_ok=False)
@@ -95,9 +100,14 @@ def in_thread(work: Callable[[], T]) -> T:
 
 
 def set_sysctls(values: dict[str, str]) -> None:
-    """Writes net.* sysctls, by names relative to /proc/sys/net, of the namespace that the calling thread is in."""
+    """Writes net.* sysctls, by names relative to /proc/sys/net, of the namespace that the calling thread is in.
+
+    Those of IPv6 are passed over on a kernel without it.
+    """
     for name, value in values.items():
-        Path("/proc/sys/net", name).write_text(value)
+        path = Path("/proc/sys/net", name)
+        if path.exists() or not name.startswith("ipv6/"):
+            path.write_text(value)
 
 
 def _prepare_run_netns() -> None:
@@ -114,6 +124,8 @@ def _prepare_run_netns() -> None:
 
 def _unshare_onto(path: Path) -> None:
     _call("unshare", _CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP))
     _call("mount", b"/proc/thread-self/ns/net", bytes(path), b"none", _MS_BIND, None)
 
 

@@ -30,12 +30,15 @@ _PINGS_PER_REFRESH: Final = 20
 
 
 async def run(options: LabOptions, *, once: bool, as_json: bool) -> int:
-    """Runs a lab; returns the exit code: 0 well, 1 a check or the lab failed. Ctrl-C and SIGTERM end it cleanly."""
+    """Runs a lab; returns the exit code: 0 well, 1 a check or the lab failed.
+
+    Ctrl-C, SIGTERM and SIGHUP end it cleanly.
+    """
     console = Console(stderr=as_json)
     steps = Steps(console)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
     work = asyncio.create_task(_life(options, console, steps, once=once, as_json=as_json, began=began))
@@ -192,7 +195,7 @@ def _print_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(table)
     calls = summary["cloud_calls"]
     console.print(
-        f"{len(summary['nodes'])} nodes, {summary['pods']} pods; up in {summary['started_s']:.1f} s, "
+        f"{len(summary['nodes'])} nodes, {summary['pods']} pods at the end; up in {summary['started_s']:.1f} s, "
         f"{summary['total_s']:.1f} s in all; cloud API: {calls.get('total', 0)} calls, "
         f"{calls.get('mutating', 0)} mutating",
         highlight=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -109,4 +110,17 @@ def test_a_service_that_cannot_start_shows_why(lab_name: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "m9.gigantic" in done.stdout + done.stderr
+    assert traces(lab_name) == []
+
+
+def test_a_child_that_dies_ends_the_lab_with_its_last_words(lab_name: str) -> None:
+    with running_lab(lab_name) as process:
+        journal = (DEFAULT_ROOT / lab_name / "journal").read_text().splitlines()
+        records = [json.loads(line) for line in journal]
+        (registry,) = (record["pid"] for record in records if record.get("process") == "registry")
+        os.kill(registry, signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+    assert "registry ended by SIGKILL" in output
+    assert "node registered" in output, "from its log"
     assert traces(lab_name) == []
