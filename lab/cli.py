@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -134,7 +134,7 @@ def _check_machine(options: LabOptions) -> None:
         _fail(LabError(f"the CNI plugin is not built: {options.plugin} is missing", "make cni"))
 
 
-def _fail(err: LabError) -> None:
+def _fail(err: LabError) -> NoReturn:
     typer.secho(f"lab: {err.message}", fg="red", err=True)
     if err.remedy:
         typer.echo(f"     {err.remedy}", err=True)

@@ -59,9 +59,12 @@ class Plugin:
             "CNI_PATH": str(self.binary.parent),
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={pod}",
         }
-        process = await asyncio.create_subprocess_exec(
-            str(self.binary), stdin=-1, stdout=-1, stderr=-1, env=environment
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(self.binary), stdin=-1, stdout=-1, stderr=-1, env=environment
+            )
+        except FileNotFoundError:
+            raise LabError(f"the CNI plugin {self.binary} is not built", "make cni") from None
         try:
             async with asyncio.timeout(_PLUGIN_TIMEOUT_S):
                 output, errors = await process.communicate(json.dumps(config).encode())
@@ -142,6 +145,7 @@ class Pods:
         pod = Pod(name, node, self._state.namespace(name), plugin)
         try:
             await pod.start(timeout_s=timeout_s)
+            self._check_single(pod)
         except CniError:
             # What half an ADD left is given back by a DEL, which a runtime repeats until it succeeds.
             with contextlib.suppress(CniError):
@@ -151,6 +155,12 @@ class Pods:
         self.running[name] = pod
         self._pingers[name] = Pinger(pod.namespace).__enter__()
         return pod
+
+    def _check_single(self, pod: Pod) -> None:
+        """What must never happen is looked for at every start, not only at the end."""
+        for other in self.running.values():
+            if other.address == pod.address:
+                raise LabError(f"{pod.address} was leased to {pod.name} while {other.name} ({other.node}) holds it")
 
     async def stop(self, pod: Pod) -> None:
         """Ends the pod as a runtime does: DEL, then its namespace."""

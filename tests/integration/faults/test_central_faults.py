@@ -9,7 +9,13 @@ import pytest
 from lab.checks import pods_reach_each_other, whole
 from lab.lab import Lab, together
 
-pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.redis,
+    pytest.mark.tool("nsenter", "setpriv"),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.slow,
+]
 
 
 async def churn(lab: Lab, rounds: int) -> None:

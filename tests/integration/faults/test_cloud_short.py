@@ -20,7 +20,13 @@ from lab.options import LabOptions
 from lab.pods import TRY_AGAIN_LATER, CniError
 from services.api.ipam.v1 import ipam_pb2
 
-pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.redis,
+    pytest.mark.tool("nsenter", "setpriv"),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.slow,
+]
 
 FAST: dict[str, object] = {
     "release_delay_s": 0.5,

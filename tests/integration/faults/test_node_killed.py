@@ -10,7 +10,13 @@ from lab.checks import pods_reach_each_other, whole
 from lab.lab import Lab
 from lab.pods import CniError
 
-pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.redis,
+    pytest.mark.tool("nsenter", "setpriv"),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.slow,
+]
 
 
 async def test_running_pods_notice_nothing(fault_lab: Lab) -> None:

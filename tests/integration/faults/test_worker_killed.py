@@ -14,7 +14,13 @@ from ipam.tags import CLUSTER_TAG
 from lab.checks import whole
 from lab.lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.redis,
+    pytest.mark.tool("nsenter", "setpriv"),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.slow,
+]
 
 
 async def hang_on(lab: Lab, action: str, *, after_effect: bool) -> None:

@@ -21,7 +21,7 @@ from lab.fabric import Fabric, Segment
 from lab.probe import Pinger
 from lab.topology import CloudState, Port
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.tool("ip")]
 
 ONE = Port("eni-0aaa1", "02:00:00:00:00:01", "i-1", 0, "10.0.0.0/24", "10.0.0.0/16", "10.0.0.10", frozenset())
 ONE_MORE = Port("eni-0aaa2", "02:00:00:00:00:02", "i-1", 1, "10.0.0.0/24", "10.0.0.0/16", "10.0.0.20", frozenset())

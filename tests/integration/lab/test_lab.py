@@ -17,7 +17,13 @@ from lab import state
 from lab.options import CNI_PLUGIN
 from lab.state import DEFAULT_ROOT
 
-pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.redis,
+    pytest.mark.tool("nsenter", "setpriv"),
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture
