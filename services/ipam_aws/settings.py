@@ -134,7 +134,7 @@ class Settings(ServiceSettings):
     release_excess: bool = Field(True, description="give addresses back that are above the marks")
     release_delay_s: float = Field(180.0, ge=0, le=86400, description="how long an excess lasts before it is released")
     coalesce_s: float = Field(30.0, ge=0, le=3600, description="how long a deficit that is not urgent waits for more")
-    urgent_fraction: float = Field(0.5, ge=0, le=1, description="urgent: fewer than this part of pre-allocate is free")
+    urgent_fraction: float = Field(0.75, ge=0, le=1, description="urgent: fewer than this part of pre-allocate is free")
     resync_interval_s: float = Field(60.0, ge=1, le=86400, description="time between two full listings of the cloud")
     collect_interval_s: float = Field(300.0, ge=1, le=86400, description="time between two looks for leaked interfaces")
     leak_age_s: float = Field(300.0, ge=1, le=86400, description="how long an interface is detached before deletion")

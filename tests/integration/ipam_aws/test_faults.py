@@ -184,7 +184,7 @@ async def test_a_full_subnet_is_explained_and_passed_over(make_site: MakeSite) -
     site = await make_site(ec2=["--vpc-cidr", "10.0.0.0/16", "--subnet", "a=10.0.0.0/28"])
     instance = await site.ec2.launch("m5.large")
     async with site.node("n1", instance, watermarks=pb.Watermarks(pre_allocate=20)):
-        await until_explained(site, "n1", "subnet", "passed over", "InsufficientFreeAddressesInSubnet")
+        await until_explained(site, "n1", "subnet: all subnets", "zone eu-west-1a", "full", "add a subnet")
         await assert_sound(site)
 
 

@@ -55,8 +55,11 @@ async def test_a_node_resumes_where_it_stood() -> None:
     topics.unsubscribe("n1", subscription)
     topics.publish("n1", {"eni-1": interface("eni-1"), "eni-2": interface("eni-2")})
     again = topics.subscribe("n1", Position.from_proto(first.header.position))
-    message = pb.WatchResponse.FromString(await anext(again.encoded()))
-    assert not message.header.snapshot
+    async for wire in again.encoded():
+        message = pb.WatchResponse.FromString(wire)
+        assert not message.header.snapshot
+        if message.interfaces:  # the first one may only say that the position stands
+            break
     assert [each.id for each in message.interfaces] == ["eni-2"]
 
 
