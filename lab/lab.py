@@ -52,6 +52,8 @@ class Progress(Protocol):
 
     def done(self, step: str) -> None: ...
 
+    def warn(self, text: str) -> None: ...
+
 
 class Silent:
     """Tells nobody."""
@@ -60,6 +62,9 @@ class Silent:
         pass
 
     def done(self, step: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
         pass
 
 
@@ -92,6 +97,8 @@ class Lab:
     async def __aexit__(self, *error: object) -> None:
         with self._step("taking everything away"):
             await self._stack.aclose()
+        for name in self.children.forced:
+            self._progress.warn(f"{name} did not stop when asked to and was killed; its log (--keep-logs) shows where")
 
     async def _start(self) -> None:
         options = self.options

@@ -19,8 +19,10 @@ from typing import Final
 from lab import netns
 from lab.state import LabError, LabState
 
-STOP_TIMEOUT_S: Final = 10.0
+# Longer than the services' own grace of 10 s.
+STOP_TIMEOUT_S: Final = 12.0
 READY_TIMEOUT_S: Final = 60.0
+_ABORT_TIMEOUT_S: Final = 2.0
 _LAST_LINES: Final = 15
 _POLL_S: Final = 0.05
 # What a child needs of the lab's own environment.
@@ -36,6 +38,7 @@ class Program:
     """What to start.
 
     :param namespace: network namespace to run in; None: the lab's own.
+    :param stage: what has a higher one needs those below, and is ended before them.
     :param ready: returns True once the program does its work; asked again and again until then.
     """
 
@@ -44,6 +47,7 @@ class Program:
     ready: Callable[[], Awaitable[bool]]
     namespace: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    stage: int = 0
 
 
 class Child:
@@ -53,6 +57,7 @@ class Child:
         self.program = program
         self.log = log
         self.expected_to_end = False
+        self.forced = False
         self._process = process
 
     @property
@@ -75,7 +80,7 @@ class Child:
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not end it in time."""
+        """SIGTERM; a child that does not end in time has its stacks written to its log, and is killed."""
         await self._end(signal.SIGTERM)
 
     async def _end(self, with_signal: signal.Signals) -> None:
@@ -88,9 +93,15 @@ class Child:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            self.forced = True
+            # Python's fault handler writes all stacks; then the signal ends the process.
+            for last in (signal.SIGABRT, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.send_signal(last)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ABORT_TIMEOUT_S):
+                        await self._process.wait()
+                        return
 
     def freeze(self) -> None:
         """SIGSTOP: alive and silent, as a machine that hangs."""
@@ -132,8 +143,15 @@ class Children:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # At once: each is made to find its neighbours gone.
-        await asyncio.gather(*(self.stop(name) for name in self._children))
+        stages = sorted({child.program.stage for child in self._children.values()}, reverse=True)
+        for stage in stages:
+            names = [name for name, child in self._children.items() if child.program.stage == stage]
+            await asyncio.gather(*(self.stop(name) for name in names))
+
+    @property
+    def forced(self) -> list[str]:
+        """Names of the children that had to be killed, as they did not stop when asked to."""
+        return [name for name, child in self._children.items() if child.forced]
 
     def __getitem__(self, name: str) -> Child:
         return self._children[name]

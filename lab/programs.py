@@ -28,6 +28,8 @@ FAKE_EC2_PORT: Final = 8773
 REGISTRY_PORT: Final = 7201
 IPAM_PORT: Final = 7202
 _READY_TIMEOUT_S: Final = 1.0
+# Nodes and workers end while those that they report to are still there. The fake cloud is of stage 0.
+_STAGES: Final = {"node": 2, "worker": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +195,8 @@ class Programs:
         async def ready() -> bool:
             return await serving(socket) if socket is not None else await healthy(metrics)
 
-        return Program(
-            name, [sys.executable, "-m", module, "--config", str(config)], ready, namespace, environment or {}
-        )
+        command = [sys.executable, "-m", module, "--config", str(config)]
+        return Program(name, command, ready, namespace, environment or {}, _STAGES.get(kind, 1))
 
     def _tls(self, kind: pki.Kind, name: str) -> dict[str, str]:
         issued = pki.issue(self._certificates, self._certificates, kind, name)

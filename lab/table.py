@@ -47,6 +47,9 @@ class Steps:
         self._console.print(f"[green]✓[/] {step} [dim]{seconds:.1f} s[/]", highlight=False)
         self._show()
 
+    def warn(self, text: str) -> None:
+        self._console.print(Text(f"! {text}", style="yellow"), soft_wrap=True)
+
     def _show(self) -> None:
         if not self._console.is_terminal:
             return

@@ -106,3 +106,19 @@ def test_children_die_with_a_lab_that_is_killed(tmp_path: Path) -> None:
         lab.kill()
     subprocess.run(["timeout", "5", "tail", "--pid", str(pid), "-f", "/dev/null"], check=True)
     assert start_time(pid) != began
+
+
+async def test_a_child_that_does_not_stop_is_killed_and_told_of(
+    lab_children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.processes.STOP_TIMEOUT_S", 0.2)
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
+
+    async def listening() -> bool:
+        return "deaf" in lab_children["deaf"].last_lines()
+
+    child = await lab_children.start(Program("deaf", [sys.executable, "-c", deaf], listening))
+    await child.stop()
+    assert not child.running
+    assert lab_children.forced == ["deaf"]
+    assert any("most recent call first" in line for line in child.last_lines()), "its stack is in its log"
