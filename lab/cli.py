@@ -37,6 +37,9 @@ def run(
     release_delay_s: Annotated[float, typer.Option(min=0, help="How long an excess lasts before release.")] = (
         _DEFAULTS.release_delay_s
     ),
+    pod_timeout_s: Annotated[float, typer.Option(min=0, help="How long a pod may wait for its address.")] = (
+        _DEFAULTS.pod_timeout_s
+    ),
     log_level: Annotated[str, typer.Option(help="Log level of the services.")] = _DEFAULTS.log_level,
     keep_logs: Annotated[bool, typer.Option("--keep-logs", help="Leave the lab's folder behind.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary of --once as JSON.")] = False,
@@ -57,6 +60,7 @@ def run(
         max_above_watermark=max_above_watermark,
         cooldown_s=cooldown_s,
         release_delay_s=release_delay_s,
+        pod_timeout_s=pod_timeout_s,
         log_level=log_level,
         keep_logs=keep_logs,
     )
@@ -130,7 +134,7 @@ def _check_machine(options: LabOptions) -> None:
     missing = [tool for tool in ("redis-server", "nsenter", "setpriv") if shutil.which(tool) is None]
     if missing:
         _fail(LabError(f"not installed: {', '.join(missing)}", "make setup"))
-    if options.pods and not Path(options.plugin).exists():
+    if not Path(options.plugin).exists():
         _fail(LabError(f"the CNI plugin is not built: {options.plugin} is missing", "make cni"))
 
 

@@ -26,7 +26,7 @@ from lab.ec2_admin import Ec2Admin
 from lab.fabric import Fabric, Segment
 from lab.options import LabOptions
 from lab.outside import SourceLog
-from lab.pods import Plugin, Pod, Pods
+from lab.pods import CniError, Plugin, Pod, Pods
 from lab.processes import Children
 from lab.programs import FAKE_EC2_PORT, NodePlace, Programs, toml
 from lab.state import LabError, LabState, start_time
@@ -197,8 +197,24 @@ class Lab:
         names = list(self.nodes)
         return await together(*(self.add_pod(names[number % len(names)]) for number in range(count)))
 
-    async def add_pod(self, node: str, *, timeout_s: float = 30.0) -> Pod:
-        return await self.pods.start(node, self.plugin(node), timeout_s=timeout_s)
+    async def add_pod(self, node: str, *, timeout_s: float | None = None) -> Pod:
+        """Starts a pod on the node. Raises CniError, with IPAM's explanation if it has one.
+
+        :param timeout_s: how long "try again later" is obeyed; None: as the lab's options say.
+        """
+        patience_s = self.options.pod_timeout_s if timeout_s is None else timeout_s
+        try:
+            return await self.pods.start(node, self.plugin(node), timeout_s=patience_s)
+        except CniError as err:
+            raise CniError("\n     ".join([err.message, *await self.explain(node)]), err.code) from None
+
+    async def explain(self, node: str) -> list[str]:
+        """What IPAM finds of the node, one line each; empty while it is away."""
+        try:
+            answer = await self.ipam.Explain(ipam_pb2.ExplainRequest(node=node), timeout=1.0)
+        except grpc.aio.AioRpcError:
+            return []
+        return [f"{node}, {each.subject}: {each.message}" for each in answer.findings]
 
     def plugin(self, node: str) -> Plugin:
         return Plugin(self.options.plugin, self.nodes[node].cni_socket)

@@ -17,6 +17,7 @@ class LabOptions:
     """Settings of one lab. Times are shorter than a site's defaults, so that one can watch things happen.
 
     :param pre_allocate: and the other three marks: defaults of every node, given to the IPAM service.
+    :param pod_timeout_s: how long a pod's ADD is repeated while the plugin says "try again later".
     :param settings: more settings by service ("ipam-aws", "worker", "registry", "node"), over the lab's own.
     :param fake_ec2: arguments for the fake EC2, over the lab's own.
     """
@@ -33,6 +34,7 @@ class LabOptions:
     cooldown_s: float = 3.0
     release_delay_s: float = 2.0
     resync_interval_s: float = 30.0
+    pod_timeout_s: float = 30.0
     keep_logs: bool = False
     log_level: str = "info"
     plugin: Path = CNI_PLUGIN

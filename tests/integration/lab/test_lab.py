@@ -130,3 +130,13 @@ def test_a_child_that_dies_ends_the_lab_with_its_last_words(lab_name: str) -> No
     assert "registry ended by SIGKILL" in output
     assert "node registered" in output, "from its log"
     assert traces(lab_name) == []
+
+
+def test_a_pod_that_gets_no_address_is_explained(lab_name: str) -> None:
+    tight = ("--nodes", "1", "--pods", "3", "--max-allocate", "2", "--pod-timeout-s", "3")
+    words = lab("--name", lab_name, "--once", *tight)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "no free address" in done.stdout
+    assert "node-1, watermark:" in done.stdout
+    assert traces(lab_name) == []
