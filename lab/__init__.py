@@ -8,4 +8,5 @@ fabric.py     the VPC's router; topology.py says what to change when the cloud's
 pods.py       pods through the CNI plugin; probe.py pings from them, outside.py tells whose address left
 state.py      folder, lock and journal; cleaning up after a lab that was killed
 fake_ec2/     the cloud; ec2_admin.py speaks to its admin endpoint
+site/         only the central services, as real processes on loopback: needs no root
 """

@@ -9,5 +9,4 @@ The map:
     topics           what each node is told
     convert, pages   views of the domain as messages; pages of listings
     metrics          what Prometheus is told
-    testing/         a site of real processes, for tests and benches
 """

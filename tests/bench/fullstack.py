@@ -19,8 +19,8 @@ from pathlib import Path
 import structlog
 
 from ipam.testing import FreeBudget
+from lab.site import NodeClient, Site
 from services.api.ipam.v1 import ipam_pb2 as pb
-from services.ipam_aws.testing import NodeClient, Site
 from tests.bench.fleet import Run, fleet
 from tests.bench.report import Row
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.ipam_aws.testing import Site
+from lab.site import Site
 
 MakeSite = Callable[..., Awaitable[Site]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lab.site import NodeClient, Site, eventually
 from services.api.ipam.v1 import ipam_pb2 as pb
-from services.ipam_aws.testing import NodeClient, Site, eventually
 
 pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]
 

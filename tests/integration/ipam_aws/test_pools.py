@@ -11,9 +11,9 @@ import pytest
 
 from ipam.model import AddressState
 from ipam.tags import CLUSTER_TAG, NODE_TAG
+from lab.site import NodeClient, Site, eventually
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
-from services.ipam_aws.testing import NodeClient, Site, eventually
 from services.runtime.pki import Kind
 
 pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]

@@ -13,11 +13,11 @@ import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lab.site.fake_ec2 import ACCOUNT, REGION, FakeEc2
+from lab.site.node import NodeClient
+from lab.site.processes import Process, free_port, http_ok
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
-from services.ipam_aws.testing.fake_ec2 import ACCOUNT, REGION, FakeEc2
-from services.ipam_aws.testing.node import NodeClient
-from services.ipam_aws.testing.processes import Process, free_port, http_ok
 from services.runtime import pki
 from services.runtime.client import aio_channel
 from services.runtime.redis import RedisServer

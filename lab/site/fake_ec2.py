@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from services.ipam_aws.testing.processes import Process, http_ok
+from lab.site.processes import Process, http_ok
 
 ACCOUNT: Final = "123456789012"
 REGION: Final = "eu-west-1"

@@ -12,9 +12,9 @@ site        Site: what runs, with which settings        processes   children, an
 node        NodeClient: what a node daemon does         fake_ec2    the cloud and its admin endpoint
 """
 
-from services.ipam_aws.testing.fake_ec2 import ACCOUNT, REGION, FakeEc2
-from services.ipam_aws.testing.node import NodeClient
-from services.ipam_aws.testing.processes import SiteError, eventually
-from services.ipam_aws.testing.site import Site
+from lab.site.fake_ec2 import ACCOUNT, REGION, FakeEc2
+from lab.site.node import NodeClient
+from lab.site.processes import SiteError, eventually
+from lab.site.site import Site
 
 __all__ = ["ACCOUNT", "REGION", "FakeEc2", "NodeClient", "Site", "SiteError", "eventually"]

@@ -9,10 +9,10 @@ from typing import Any, Self
 import grpc
 
 from ipam.model import AddressState
+from lab.site.processes import UNTIL_TIMEOUT_S, SiteError
 from services.api.ipam.convert import STATE_FROM_PB
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
-from services.ipam_aws.testing.processes import UNTIL_TIMEOUT_S, SiteError
 from services.runtime.watch import Follower, Mirror, Position
 
 
