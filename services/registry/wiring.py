@@ -32,7 +32,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     """Opens the store, stands by until no other registry leads, loads it, serves."""
     database = await life.enter(open_database(settings.store))
     await migrate(database, "services.registry.migrations")
-    leadership = await life.enter(sole_leader(database, "registry"))
+    leadership = await life.enter(sole_leader(database, "registry", standing_by=life.standing_by))
     life.spawn("leadership", leadership.watch)
     topic: Topic[Fact] = Topic(encode_batch)
     registry = Registry(SqlRegistryStore(database), topic, SystemClock(), lost_after_s=settings.lost_after_s)

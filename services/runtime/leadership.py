@@ -24,6 +24,8 @@ from services.runtime.store_error import StoreError
 POLL_S: Final = 0.25
 WATCH_S: Final = 2.0
 
+StandingBy = Callable[[str], None]
+
 
 class Leadership:
     """The lock, held. `watch` raises StoreError once it is lost, and does nothing else."""
@@ -38,15 +40,20 @@ class Leadership:
 
 
 @asynccontextmanager
-async def sole_leader(database: Database, name: str) -> AsyncIterator[Leadership]:
-    """Waits until no other process holds `name` on this database, and holds it. Raises StoreError."""
+async def sole_leader(
+    database: Database, name: str, *, standing_by: StandingBy = lambda why: None
+) -> AsyncIterator[Leadership]:
+    """Waits until no other process holds `name` on this database, and holds it. Raises StoreError.
+
+    :param standing_by: told why, once, if there is to be a wait, which may take days: Lifecycle.standing_by.
+    """
     holding = _in_postgres if database.name == "postgresql" else _beside_file
-    async with holding(database, name) as leadership:
+    async with holding(database, name, standing_by) as leadership:
         yield leadership
 
 
 @asynccontextmanager
-async def _beside_file(database: Database, name: str) -> AsyncIterator[Leadership]:
+async def _beside_file(database: Database, name: str, standing_by: StandingBy) -> AsyncIterator[Leadership]:
     with _lock_file(Path(f"{database.url.database}.{name}.lock")) as lock:
 
         async def take() -> bool:
@@ -59,7 +66,7 @@ async def _beside_file(database: Database, name: str) -> AsyncIterator[Leadershi
         async def check() -> None:
             """The kernel keeps the lock for as long as the file is open."""
 
-        await _taken(take, database, name)
+        await _taken(take, database, name, standing_by)
         yield Leadership(check)
 
 
@@ -69,7 +76,7 @@ def _lock_file(path: Path) -> IO[str]:
 
 
 @asynccontextmanager
-async def _in_postgres(database: Database, name: str) -> AsyncIterator[Leadership]:
+async def _in_postgres(database: Database, name: str, standing_by: StandingBy) -> AsyncIterator[Leadership]:
     url = database.url.render_as_string(hide_password=False)
     try:
         connection = await psycopg.AsyncConnection.connect(
@@ -93,17 +100,18 @@ async def _in_postgres(database: Database, name: str) -> AsyncIterator[Leadershi
                     remedy="nothing: another replica follows, and this one stands by once it is started again",
                 ) from error
 
-        await _taken(take, database, name)
+        await _taken(take, database, name, standing_by)
         yield Leadership(check)
 
 
-async def _taken(take: Callable[[], Awaitable[bool]], database: Database, name: str) -> None:
+async def _taken(take: Callable[[], Awaitable[bool]], database: Database, name: str, standing_by: StandingBy) -> None:
     try:
         if await take():
             return
         structlog.get_logger("leadership").info(
             "standing by: another process leads", name=name, store=database.location
         )
+        standing_by(f"another process leads {name} on {database.location}")
         while not await take():  # noqa: ASYNC110 - nothing tells when another process lets go
             await asyncio.sleep(POLL_S)
     except psycopg.Error as error:

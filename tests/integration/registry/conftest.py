@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ class RegistryProcess:
         self.socket = folder / socket
         self.port = 0
         self.standing_by = asyncio.Event()
+        self.environment: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -59,7 +62,13 @@ class RegistryProcess:
         }
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.registry", *words, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "services.registry",
+            *words,
+            cwd=ROOT,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **self.environment},
         )
         assert self._process.stderr is not None
         said = []
@@ -163,6 +172,34 @@ class NodeStream:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+class ServiceManager:
+    """What systemd is to a registry: a socket that is told how the start goes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(self._path))
+
+    def tell(self, process: RegistryProcess) -> None:
+        process.environment["NOTIFY_SOCKET"] = str(self._path)
+
+    async def heard(self) -> str:
+        async with asyncio.timeout(20):
+            return (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager() -> Iterator[ServiceManager]:
+    with tempfile.TemporaryDirectory(prefix="pl-", dir="/tmp") as folder:
+        manager = ServiceManager(Path(folder))
+        yield manager
+        manager.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

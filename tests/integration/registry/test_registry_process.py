@@ -60,16 +60,21 @@ async def test_a_killed_registry_resumes_what_it_told(registry_anywhere: Any, no
 
 
 async def test_a_second_registry_stands_by_and_follows_a_killed_one(
-    registry_anywhere: Any, second_registry: Any, node_stream: OpenNode
+    registry_anywhere: Any, second_registry: Any, node_stream: OpenNode, manager: Any
 ) -> None:
     one = await node_stream(registry_anywhere, "node-1")
     await one.report("c1/eth0", replace=True)
     await one.until(lambda: one.has("node-1", "c1/eth0"))
+    manager.tell(second_registry)
     following = asyncio.create_task(second_registry.start())
     await second_registry.standing_by.wait()
+    said = await manager.heard()
+    assert "READY=1" in said, "else the service manager would end it for not starting in time"
+    assert "STATUS=registry is standing by: another process leads" in said
     assert not following.done()
     await registry_anywhere.stop(signal.SIGKILL)
     await following
+    assert "STATUS=registry is serving" in await manager.heard()
     two = await node_stream(second_registry, "node-2")
     await two.until(lambda: "node-1" in two.nodes and two.has("node-1", "c1/eth0"))
 
