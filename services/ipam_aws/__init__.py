@@ -7,6 +7,7 @@ The map:
     handlers         IpamService: nodes watch their own pool, people look and explain
     work_handlers    IpamWorkService: what workers call
     topics           what each node is told
+    reports          what nodes say, checked and bounded
     convert, pages   views of the domain as messages; pages of listings
     metrics          what Prometheus is told
 """

@@ -12,9 +12,10 @@ import structlog
 from ipam.errors import InvalidInput
 from ipam.model import DeadLetter, Intent, NodeSpec
 from ipam.service import PoolService
-from services.api.ipam import convert, convert_work
+from services.api.ipam import convert_work
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
+from services.ipam_aws import reports
 from services.ipam_aws.convert import finding_to, pool_to, status_to
 from services.ipam_aws.pages import page
 from services.ipam_aws.topics import PoolTopics
@@ -42,9 +43,9 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         self, request_iterator: AsyncIterator[pb.WatchRequest], context: Context
     ) -> AsyncIterator[Any]:
         opened = await _first(request_iterator)
-        spec = convert.node_spec_from(opened.node, self._defaults)
+        spec = reports.node_spec_from(opened.node, self._defaults)
         require_node(identity(context), spec.name)
-        session = await self._service.announce(spec, convert.usage_from(opened.usage))
+        session = await self._service.announce(spec, reports.usage_from(opened.usage))
         subscription = self._topics.subscribe(spec.name, Position.from_proto(opened.position))
         hearing = asyncio.create_task(self._hear(spec.name, session, request_iterator, subscription))
         log.info("node connected", node=spec.name, instance=spec.instance_id)
@@ -72,9 +73,9 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
             async for request in requests:
                 match request.WhichOneof("message"):
                     case "usage":
-                        await self._service.report(node, convert.usage_from(request.usage), session)
+                        await self._service.report(node, reports.usage_from(request.usage), session)
                     case "ack":
-                        errors = {each.key: each.reason for each in request.ack.errors}
+                        errors = reports.errors_from(request.ack)
                         if errors and errors != subscription.errors:
                             log.warning("node could not bring interfaces into force", node=node, errors=errors)
                         subscription.acknowledge(Position.from_proto(request.ack.position), errors)

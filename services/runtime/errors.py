@@ -132,7 +132,9 @@ def to_rpc_status(exc: BaseException) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata={"kind": exc.kind})
     _attach(status, info)
     if exc.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=_short(exc.field, 200))
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=_short(exc.field, 200), description=_short(exc.message, 200)
+        )
         _attach(status, error_details_pb2.BadRequest(field_violations=[violation]))
     if exc.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()

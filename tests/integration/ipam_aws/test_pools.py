@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import partial
+from typing import Any
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from ipam.tags import CLUSTER_TAG, NODE_TAG
 from lab.site import NodeClient, Site, eventually
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
+from services.runtime.errors import from_rpc_error
 from services.runtime.pki import Kind
 
 pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]
@@ -21,6 +23,11 @@ pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]
 
 def has_addresses(node: NodeClient, count: int) -> bool:
     return len(node.addresses) == count
+
+
+async def read_to_end(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
 
 
 FOUR = {"watermarks": pb.Watermarks(pre_allocate=4)}
@@ -182,3 +189,25 @@ async def test_operators_see_pools_and_budgets_in_metrics(ipam_site: Site) -> No
             "plimsoll_budget_shared 1.0",
         ):
             assert re.search(line, text), line
+
+
+async def test_a_node_that_reports_nonsense_loses_its_stream_and_no_other_does(ipam_site: Site) -> None:
+    good_instance, bad_instance = await ipam_site.ec2.launch("m5.large"), await ipam_site.ec2.launch("m5.large")
+    spec = pb.NodeSpec(name="bad", instance_id=bad_instance)
+    async with ipam_site.node("good", good_instance, **FOUR) as good, ipam_site.channel("node", "bad") as channel:
+        await good.until(lambda: len(good.addresses) == 4)
+        for usage, field in (
+            (pb.Usage(in_use=["10.0.0.1/24"], sequence=2), "usage.in_use[0]"),
+            (pb.Usage(cooling=["10.0.0.1"] * 1_000_000, sequence=2), "usage.cooling"),
+        ):
+            stream = pb_grpc.IpamServiceStub(channel).Watch()
+            await stream.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=spec, usage=pb.Usage(sequence=1))))
+            await stream.read()
+            await stream.write(pb.WatchRequest(usage=usage))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await read_to_end(stream)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert from_rpc_error(refused.value).field == field
+        await good.use(2)
+        await good.until(lambda: len(good.addresses) == 6)
+        assert good.connected
