@@ -40,12 +40,18 @@ class Claims:
         self._reviewer = reviewer
 
     def claim(self, intent_id: str, holder: str) -> Claim | None:
-        """The intent's lease with all that is known, or None: it is closed, not ready yet, or held by another."""
+        """The intent's lease with all that is known, or None: it is closed, not ready yet, or held by another.
+
+        A holder that did not hear the answer asks again, and gets its claim again: else nobody would work at the
+        intent until a lease ends of which nobody knows.
+        """
         now = self._clock.monotonic()
         opened = self._fleet.intents.get(intent_id)
-        if opened is None or opened.leased(now) or now < opened.ready_at:
+        if opened is None or now < opened.ready_at:
             return None
         pool = self._fleet.pools.get(opened.intent.node)
+        if opened.leased(now):
+            return self._claim(opened.intent, pool, now) if opened.intent.holder == holder else None
         intent = self._refreshed(opened.intent, pool)
         if intent is None:
             self._fleet.close_intent(intent_id)

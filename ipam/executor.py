@@ -6,6 +6,7 @@ killed anywhere: the next attempt reads the instance again and goes on from what
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -69,9 +70,12 @@ class Executor:
         self._facts = Facts(provider, clock)
 
     def perform(self, intent_id: str, holder: str) -> Outcome:
-        """One attempt. Raises StoreError and the like when the service cannot be reached: it will be repeated."""
+        """One attempt. Raises StoreError and the like when the service cannot be reached: it will be repeated.
+
+        :param holder: the worker's name. It may be handed an intent twice at a time, so each attempt adds its own.
+        """
         started = self._clock.monotonic()
-        claim = self._journal.claim(intent_id, holder)
+        claim = self._journal.claim(intent_id, f"{holder}/{secrets.token_hex(4)}")
         if claim is None:
             return Done()
         calls = Calls(self._budget, self._journal, self._clock, claim, started)

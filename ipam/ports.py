@@ -113,7 +113,10 @@ class IntentJournal(Protocol):
     """The central service, as a worker sees it. Blocking, thread-safe. Raises StaleFence, NotFound, StoreError."""
 
     def claim(self, intent_id: str, holder: str) -> Claim | None:
-        """Takes the intent's lease. None: nothing left to do, or another worker holds it."""
+        """Takes the intent's lease. None: nothing left to do, or another attempt holds it.
+
+        :param holder: names one attempt. If it asks again, because it did not hear the answer, it gets its claim again.
+        """
 
     def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
         """Writes steps (or their results, by number) down before it returns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -17,9 +18,10 @@ from services.runtime.errors import from_rpc_error
 T = TypeVar("T")
 
 CLAIM_TIMEOUT_S: Final = 5.0
-# A restart of the service fits in: a step that was begun is better told late than not at all.
+# A restart of the service fits in, and a change of its leader: what was begun is better told late than not at all, for
+# an intent whose worker gave up rests until its lease has ended.
 TELL_TIMEOUT_S: Final = 20.0
-_NOTHING_TO_TAKE: Final = ("not_found", "precondition")
+_PAUSE_S: Final = 0.5
 
 
 class GrpcJournal:
@@ -31,11 +33,9 @@ class GrpcJournal:
     def claim(self, intent_id: str, holder: str) -> Claim | None:
         request = pb.ClaimIntentRequest(intent_id=intent_id, holder=holder)
         try:
-            answer = self._stub.ClaimIntent(request, timeout=CLAIM_TIMEOUT_S, wait_for_ready=True)
-        except (grpc.RpcError, ValueError) as error:
-            if isinstance(error, grpc.RpcError) and from_rpc_error(error).kind in _NOTHING_TO_TAKE:
-                return None
-            raise _domain_error(error) from error
+            answer = self._tell(lambda: self._stub.ClaimIntent(request, timeout=CLAIM_TIMEOUT_S, wait_for_ready=True))
+        except (NotFound, _HeldByAnother):
+            return None
         return convert.claim_from(answer)
 
     def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
@@ -66,17 +66,35 @@ class GrpcJournal:
 
         try:
             # No deadline: the pages take as long as the cloud and the budget make them.
-            self._tell(lambda: self._stub.ReportInventory(requests(), wait_for_ready=True))
+            self._stub.ReportInventory(requests(), wait_for_ready=True)
+        except (grpc.RpcError, ValueError) as error:
+            raise _domain_error(error) from error
         finally:
             if failed:
                 raise failed[0]
 
     @staticmethod
     def _tell(call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except (grpc.RpcError, ValueError) as error:
-            raise _domain_error(error) from error
+        """Repeats what was not heard, or was told to a replica that does not lead at the moment."""
+        give_up_at = time.monotonic() + TELL_TIMEOUT_S
+        while True:
+            try:
+                return call()
+            except (grpc.RpcError, ValueError) as error:
+                if not _passing(error) or time.monotonic() + _PAUSE_S > give_up_at:
+                    raise _domain_error(error) from error
+            time.sleep(_PAUSE_S)
+
+
+def _passing(error: Exception) -> bool:
+    if not isinstance(error, grpc.RpcError):
+        return False
+    remote = from_rpc_error(error)
+    return remote.kind == "unavailable" or (remote.kind == "precondition" and remote.retry_after_s is not None)
+
+
+class _HeldByAnother(StaleFence):
+    """The intent is leased, or not due yet."""
 
 
 def _domain_error(error: grpc.RpcError | ValueError) -> IpamError:
@@ -84,6 +102,8 @@ def _domain_error(error: grpc.RpcError | ValueError) -> IpamError:
         # What grpc says of a channel that was closed because the worker stops.
         return StoreError(str(error), remedy="none is needed: another worker takes the intent")
     remote = from_rpc_error(error)
+    if remote.kind == "precondition" and remote.retry_after_s is None:
+        return _HeldByAnother(remote.message, field=remote.field)
     kinds: dict[str, type[IpamError]] = {"conflict": StaleFence, "not_found": NotFound}
     kind = kinds.get(remote.kind, StoreError)
     return kind(remote.message, field=remote.field, remedy=remote.remedy, retry_after_s=remote.retry_after_s)

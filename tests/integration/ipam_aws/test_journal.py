@@ -199,3 +199,34 @@ def test_a_service_that_is_not_there_is_a_store_error(monkeypatch: pytest.Monkey
         for call in calls:
             with pytest.raises(StoreError):
                 call()
+
+
+@pytest.mark.parametrize("bench", ["grpc"], indirect=True)
+async def test_a_replica_that_does_not_lead_for_a_moment_is_asked_again(bench: Bench) -> None:
+    intent_id = await bench.node()
+    await bench.service.stop()
+    performing = asyncio.create_task(bench.perform(intent_id))
+    await asyncio.sleep(0.1)
+    await bench.service.start()
+    assert await performing == Done()
+    assert bench.service.pool("n1").attached == 8
+
+
+@pytest.mark.parametrize("bench", ["grpc"], indirect=True)
+async def test_a_claim_whose_answer_was_lost_is_given_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    intent_id = await bench.node()
+    claims: list[str] = []
+    claim = bench.service.claim
+
+    async def slow_at_first(intent_id: str, holder: str) -> object:
+        given = await claim(intent_id, holder)
+        claims.append(holder)
+        if len(claims) == 1:
+            await asyncio.sleep(60)
+        return given
+
+    monkeypatch.setattr(bench.service, "claim", slow_at_first)
+    monkeypatch.setattr("services.worker.clients.CLAIM_TIMEOUT_S", 0.3)
+    assert await bench.perform(intent_id) == Done()
+    assert len(claims) == 2
+    assert bench.service.pool("n1").attached == 8
