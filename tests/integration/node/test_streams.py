@@ -210,7 +210,7 @@ async def test_pods_start_while_the_service_is_gone_and_it_learns_of_them(
     central.script.revision = 1
     central.script.tell(eni("eni-2", {C: FREE}, 1))
     await until(lambda: central.script.said("ack"))
-    # The opening may have been written before the lease, by an attempt that the transport kept until the service was back.
+    # The opening may be older than the lease: the transport keeps an attempt until the service is back.
     await until(lambda: A in [opening.usage, *central.script.said("usage")][-1].in_use)
     assert set(streamed_node.pool.interfaces()) == {"eni-1", "eni-2"}
 
