@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from ipam.errors import IpamError, StoreError
 from ipam.fleet import Fleet
 from ipam.ports import PoolStore, Queue
+from ipam.review import Parcel
 
 PARALLEL_ENQUEUES = 16
 
@@ -87,12 +88,11 @@ class Outbox:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._waiting: list[tuple[str, float, int]] = []
+        self._waiting: list[Parcel] = []
         self._draining: asyncio.Task[None] | None = None
 
-    def send(self, items: Sequence[tuple[str, float, int]]) -> None:
-        """Items are intent id, delay in seconds, priority."""
-        self._waiting += items
+    def send(self, parcels: Sequence[Parcel]) -> None:
+        self._waiting += parcels
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
 
@@ -108,7 +108,7 @@ class Outbox:
             while self._waiting:
                 batch, self._waiting = self._waiting[:PARALLEL_ENQUEUES], self._waiting[PARALLEL_ENQUEUES:]
                 results = await asyncio.gather(
-                    *(self._queue.enqueue(each, delay_s=delay, priority=priority) for each, delay, priority in batch),
+                    *(asyncio.create_task(self._enqueue(each), context=each.cause) for each in batch),
                     return_exceptions=True,
                 )
                 failed = [each for each in results if isinstance(each, BaseException)]
@@ -116,3 +116,6 @@ class Outbox:
                     log.warning("%d intents are left to the sweeper: %s", len(failed), failed[0])
         finally:
             self._draining = None
+
+    async def _enqueue(self, parcel: Parcel) -> None:
+        await self._queue.enqueue(parcel.intent_id, delay_s=parcel.delay_s, priority=parcel.priority)

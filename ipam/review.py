@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 import random
 import secrets
+from contextvars import Context, copy_context
 from dataclasses import replace
+from typing import NamedTuple
 
 from ipam import release
 from ipam.config import IpamConfig
@@ -36,6 +38,20 @@ def patience(marks: Watermarks, surplus: int, config: IpamConfig) -> float:
     return PATIENCE if small else 1.0
 
 
+class Parcel(NamedTuple):
+    """An intent for the queue.
+
+    :ivar delay_s: how long until a worker may have it.
+    :ivar priority: as ipam.ports.Queue has it.
+    :ivar cause: the context in which it was decided; it is published by another task, which belongs to nobody's trace.
+    """
+
+    intent_id: str
+    delay_s: float
+    priority: int
+    cause: Context
+
+
 class Reviewer:
     """:ivar outbox: intents to be enqueued once they are durable."""
 
@@ -45,7 +61,7 @@ class Reviewer:
         self._clock = clock
         self._fleet = fleet
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
-        self.outbox: list[tuple[str, float, int]] = []
+        self.outbox: list[Parcel] = []
 
     def review(self, pool: Pool) -> None:
         now = self._clock.monotonic()
@@ -112,7 +128,8 @@ class Reviewer:
         opened = self._fleet.intents[intent.id]
         now = self._clock.monotonic()
         opened.enqueued_at = max(now, opened.ready_at)
-        self.outbox.append((intent.id, max(opened.ready_at - now, 0.0), URGENT if urgent else PRIORITIES[intent.kind]))
+        priority = URGENT if urgent else PRIORITIES[intent.kind]
+        self.outbox.append(Parcel(intent.id, max(opened.ready_at - now, 0.0), priority, copy_context()))
 
     def open_single(self, kind: IntentKind, addresses: tuple[str, ...] = ()) -> str:
         """An intent of the whole account, unless one of its kind is open; returns its id."""

@@ -21,7 +21,6 @@ from services.ipam_aws.metrics import IpamMetrics, PoolCollector
 from services.ipam_aws.settings import Settings
 from services.ipam_aws.topics import PoolTopics
 from services.ipam_aws.work_handlers import WorkHandlers
-from services.runtime import tracing
 from services.runtime.clock import SystemClock
 from services.runtime.errors import RuntimeFault
 from services.runtime.lifecycle import Lifecycle
@@ -51,7 +50,6 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         replica = socket.gethostname()
     database = await life.enter(open_database(settings.store))
     await migrate(database, "ipam.migrations")
-    tracing.instrument_celery()
     queue = CeleryQueue(celery_app(settings.redis, queue_name(CLOUD, settings.account, settings.region)))
     topics = PoolTopics()
     service = PoolService(

@@ -10,6 +10,7 @@ doubled or late. What makes that safe is the intent's journal and the sweeper be
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from ipam.errors import Unavailable
+from services.runtime import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +128,8 @@ class CeleryQueue:
             self._hold(intent_id, delay_s, priority)
             return
         self._check_circuit()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, intent_id, priority)
+        in_context = contextvars.copy_context().run  # so that the thread goes on with the caller's trace
+        await asyncio.get_running_loop().run_in_executor(self._thread, in_context, self._publish, intent_id, priority)
 
     @property
     def failing(self) -> bool:
@@ -166,7 +169,8 @@ class CeleryQueue:
         """Runs in the publishing thread."""
         self._check_circuit()
         try:
-            self._app.send_task(self._task, args=(intent_id,), priority=priority, retry=False)
+            with tracing.producing(f"publish {self._task}", intent=intent_id, priority=priority) as headers:
+                self._app.send_task(self._task, args=(intent_id,), priority=priority, retry=False, headers=headers)
         except (OperationalError, RedisError, OSError) as error:
             self._failures += 1
             pause_s = min(_CIRCUIT_CAP_S, _CIRCUIT_BASE_S * 2 ** (self._failures - 1))

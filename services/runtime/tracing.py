@@ -1,9 +1,15 @@
-"""OpenTelemetry traces, only when an OTLP endpoint is set; otherwise nothing of it is loaded."""
+"""OpenTelemetry traces, only when an OTLP endpoint is set; otherwise nothing of it is loaded.
+
+A trace follows a call through gRPC, and an intent through the queue: from the call that caused it, if one did, over
+its publishing and the worker's task to the worker's calls. Watch streams carry none: their spans would last for days,
+and all that happens meanwhile would hang below them.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Self, cast
 
 import grpc
@@ -58,7 +64,7 @@ def server_interceptors() -> Sequence[Any]:
         return ()
     from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
-    return (aio_server_interceptor(),)
+    return (aio_server_interceptor(filter_=_ends_soon),)
 
 
 def aio_client_interceptors() -> Sequence[Any]:
@@ -66,7 +72,7 @@ def aio_client_interceptors() -> Sequence[Any]:
         return ()
     from opentelemetry.instrumentation.grpc import aio_client_interceptors as interceptors
 
-    return tuple(interceptors())
+    return tuple(interceptors(filter_=_ends_soon))
 
 
 def traced(channel: grpc.Channel) -> grpc.Channel:
@@ -79,10 +85,43 @@ def traced(channel: grpc.Channel) -> grpc.Channel:
     return cast(grpc.Channel, intercept_channel(channel, client_interceptor()))
 
 
-def instrument_celery() -> None:
-    """Carries traces through the queue; call once in a process that publishes or performs tasks."""
+@contextmanager
+def producing(name: str, **attributes: str | int) -> Iterator[dict[str, str]]:
+    """A span around the publishing of a message. Yields headers that carry the trace; none while tracing is off."""
     if not enabled():
+        yield {}
         return
-    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    from opentelemetry import trace
 
-    CeleryInstrumentor().instrument()
+    headers: dict[str, str] = {}
+    tracer = trace.get_tracer(__name__)
+    with tracer.start_as_current_span(name, kind=trace.SpanKind.PRODUCER, attributes=attributes):
+        _propagator().inject(headers)
+        yield headers
+
+
+@contextmanager
+def consuming(name: str, headers: Mapping[str, object], **attributes: str | int) -> Iterator[None]:
+    """A span around what a message asks for, in the trace that its headers carry; a new trace if they carry none."""
+    if not enabled():
+        yield
+        return
+    from opentelemetry import context, trace
+
+    carried = {key: value for key, value in headers.items() if isinstance(value, str)}
+    parent = _propagator().extract(carried, context.Context())
+    tracer = trace.get_tracer(__name__)
+    with tracer.start_as_current_span(name, parent, kind=trace.SpanKind.CONSUMER, attributes=attributes):
+        yield
+
+
+def _propagator() -> Any:
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator()
+
+
+def _ends_soon(call: Any) -> bool:
+    """Whether a call gets a span. Called with grpc's details of the call, of a client or a server."""
+    method = call.method.decode() if isinstance(call.method, bytes) else call.method
+    return not str(method).endswith("/Watch")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from celery import Celery
 
 from ipam.errors import IpamError
 from ipam.model import Done, GiveUp, Outcome, Retry
+from services.runtime import tracing
 from services.runtime.queue import PERFORM_TASK
 from services.worker.metrics import WorkerMetrics
 
@@ -25,8 +26,13 @@ class Performer(Protocol):
 def register(app: Celery, performer: Performer, holder: str, metrics: WorkerMetrics) -> None:
     """Makes `app` perform what it takes from the queue. `holder` names this worker to the service."""
 
-    @app.task(name=PERFORM_TASK, ignore_result=True, shared=False)
-    def perform(intent_id: str) -> None:
+    @app.task(name=PERFORM_TASK, bind=True, ignore_result=True, shared=False)
+    def perform(task: Any, intent_id: str) -> None:
+        # Celery makes the message's headers attributes of the request.
+        with tracing.consuming(PERFORM_TASK, vars(task.request), intent=intent_id):
+            follow(intent_id)
+
+    def follow(intent_id: str) -> None:
         started = time.monotonic()
         try:
             outcome = performer.perform(intent_id, holder)

@@ -10,7 +10,6 @@ from contextlib import closing
 
 from ipam.executor import Executor
 from ipam.ports import CloudProvider
-from services.runtime import tracing
 from services.runtime.client import sync_channel
 from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Lifecycle
@@ -40,7 +39,6 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         interface_tags=settings.interface_tags,
     )
 
-    tracing.instrument_celery()
     app = celery_app(settings.redis, queue_name(settings.cloud, settings.account, settings.region), consumer=True)
     tasks.register(app, executor, f"{socket.gethostname()}:{os.getpid()}", metrics)
     # Each task is logged by tasks.py, with its outcome; Celery's two lines around it add nothing.

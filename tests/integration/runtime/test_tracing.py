@@ -24,14 +24,13 @@ CALLER = """
 import asyncio, sys
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.runtime.client import aio_channel, sync_channel
-from services.runtime.tracing import Tracing, instrument_celery
+from services.runtime.tracing import Tracing
 
 async def call(target):
     async with aio_channel(target, None) as channel:
         await registry_pb2_grpc.RegistryServiceStub(channel).GetNode(registry_pb2.GetNodeRequest(name="n"))
 
 with Tracing("caller", sys.argv[2]):
-    instrument_celery()
     asyncio.run(call(sys.argv[1]))
     with sync_channel(sys.argv[1], None) as channel:
         registry_pb2_grpc.RegistryServiceStub(channel).GetNode(registry_pb2.GetNodeRequest(name="n"))
