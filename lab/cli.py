@@ -9,15 +9,27 @@ from typing import Annotated, NoReturn
 import typer
 
 from lab.options import LabOptions
-from lab.state import DEFAULT_NAME, DEFAULT_ROOT, LabError
+from lab.state import DEFAULT_NAME, DEFAULT_ROOT, LabError, check_name
 
 app = typer.Typer(
     help="A whole Plimsoll on this machine: fake cloud, fabric, services, nodes and pods.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
+
+
+def _named(name: str) -> str:
+    try:
+        check_name(name)
+    except LabError as err:
+        raise typer.BadParameter(f"{err.message}: {err.remedy}") from None
+    return name
+
+
 _DEFAULTS = LabOptions()
-Name = Annotated[str, typer.Option("--name", help="Name of the lab; labs of different names run side by side.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the lab; others run beside it.", callback=_named)]
 
 
 @app.command()
@@ -70,7 +82,7 @@ def run(
 
 @app.command()
 def clean(name: Name = DEFAULT_NAME) -> None:
-    """Remove what a killed lab left: processes, namespaces, files. Refuses while the lab runs."""
+    """Remove what a killed lab left. Refuses while the lab runs."""
     from lab.state import clean as clean_lab
 
     try:
@@ -114,7 +126,7 @@ def list_labs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     name="fake-ec2",
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    short_help="Serve the fake EC2 by itself, for any EC2 client; --help lists its options.",
+    short_help="Serve the fake EC2 by itself.",
 )
 def fake_ec2(context: typer.Context) -> None:
     """Becomes `python -m lab.fake_ec2` with the words given."""

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import json
 import random
+import shutil
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
 from aiohttp import ClientError
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -71,8 +74,8 @@ async def _life(options: LabOptions, console: Console, steps: Steps, *, once: bo
         started_s = time.monotonic() - began
         if not once:
             console.print(
-                f"up in {started_s:.1f} s; Ctrl-C ends it; in another terminal: "
-                f"plimsoll --context {lab.state.folder}/context.toml status",
+                f"up in {started_s:.1f} s; Ctrl-C ends it; ask it from another terminal:\n"
+                f"  {_command()} --context {lab.state.folder}/context.toml status\n",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -128,11 +131,20 @@ async def _obituaries(lab: Lab) -> AsyncIterator[None]:
 async def _show(lab: Lab, console: Console) -> None:
     """The live table, until cancelled."""
     shown = Snapshot()
-    with Live(render(shown, lab.options.name), console=console, auto_refresh=False, transient=False) as live:
+    with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             await _refresh(lab, shown)
-            live.update(render(shown, lab.options.name), refresh=True)
+            live.update(render(shown, lab.options.name, height=console.height), refresh=True)
             await asyncio.sleep(_REFRESH_S)
+
+
+def _command() -> str:
+    """How to type the `plimsoll` that belongs to this Python: its name alone if that is found, else its path."""
+    beside = Path(sys.executable).with_name("plimsoll")
+    found = shutil.which("plimsoll")
+    if not beside.exists() or (found is not None and Path(found).resolve() == beside.resolve()):
+        return "plimsoll"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 async def _refresh(lab: Lab, shown: Snapshot) -> None:
@@ -188,7 +200,10 @@ async def _summary(lab: Lab, results: list[Result], started_s: float, total_s: f
 
 
 def _print_summary(console: Console, summary: dict[str, Any]) -> None:
-    table = Table("check", "", "seen", "s", title=f"Plimsoll lab {summary['lab']}", title_justify="left")
+    table = Table(
+        "check", "", "seen", title=f"Plimsoll lab {summary['lab']}", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("s", justify="right")
     for check in summary["checks"]:
         mark = "[green]ok[/]" if check["ok"] else "[red]failed[/]"
         table.add_row(check["name"], mark, Text(check["detail"]), f"{check['seconds']:.1f}")

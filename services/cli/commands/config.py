@@ -22,7 +22,7 @@ def check(
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="Settings file, TOML.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Check a settings file as the service itself would, environment included. Exits 1 and names each wrong field."""
+    """Check a settings file as the service would. Exits 1 and names each wrong field."""
     from services.cli.errors import EXIT_PROBLEM, Unknown
     from services.cli.render import Table, show
     from services.cli.service_settings import problems
@@ -45,7 +45,7 @@ def fields(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/settings.md.")] = False,
     json: Json = False,
 ) -> None:
-    """List what can be set for a service: in its file, its environment, or as a flag."""
+    """List what can be set for a service."""
     from services.cli import service_settings
     from services.cli.render import Table, show
 

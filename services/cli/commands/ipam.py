@@ -83,7 +83,7 @@ def pool_show(node: Node, service: IpamName = None, context: ContextFile = None,
 
 @app.command()
 def status(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
-    """Show each IPAM service: leader, nodes, cloud calls by operation, subnets."""
+    """Show each IPAM service: cloud calls and subnets."""
     from services.cli import context as contexts
     from services.cli.overview import ipam_statuses
     from services.cli.render import Table, age, show
@@ -181,7 +181,7 @@ def explain(
     context: ContextFile = None,
     json: Json = False,
 ) -> None:
-    """Say why a node or a pod has, or has not, the addresses it should have. Exits 1 if there is a problem."""
+    """Say why a node or a pod has no address. Exits 1 if there is a problem."""
     from services.cli import context as contexts
     from services.cli.errors import EXIT_PROBLEM
     from services.cli.explain import explain as explained

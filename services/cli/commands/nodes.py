@@ -9,7 +9,7 @@ app = group("Nodes that the registry knows.")
 
 @app.command("list")
 def list_(context: ContextFile = None, json: Json = False) -> None:
-    """List all nodes with their state and the age of their last heartbeat."""
+    """List all nodes with state and heartbeat."""
     from services.api.registry.v1.registry_pb2 import ListNodesRequest
     from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
     from services.cli import context as contexts
@@ -36,7 +36,7 @@ def list_(context: ContextFile = None, json: Json = False) -> None:
 
 @app.command("show")
 def show_(name: Node, context: ContextFile = None, json: Json = False) -> None:
-    """Show one node: what it says of itself, its pool and its pods."""
+    """Show one node, its pool and its pods."""
     from services.api.registry.v1 import registry_pb2 as registry
     from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
     from services.cli import context as contexts
@@ -51,7 +51,8 @@ def show_(name: Node, context: ContextFile = None, json: Json = False) -> None:
         request = registry.ListEndpointsRequest(node=name)
         pods = [endpoint_view(one) for one in pages(stub.ListEndpoints, request, lambda answer: answer.endpoints)]
     pool, why = pool_of(found, name)
-    people = {**node, "registered_at": age(node["registered_at"]), "heartbeat_at": age(node["heartbeat_at"])}
+    people = {key: value for key, value in node.items() if not key.endswith("_at")}
+    people |= {key: f"{age(node[f'{key}_at'])} ago" for key in ("registered", "heartbeat")}
     columns = {"pod": "pod", "addresses": "addresses", "interface": "interface_id", "age": aged("created_at")}
     show(
         {**node, "pool": pool, "pool_error": why, "pods": pods},
@@ -64,7 +65,7 @@ def show_(name: Node, context: ContextFile = None, json: Json = False) -> None:
 
 @app.command()
 def delete(name: Node, context: ContextFile = None, json: Json = False) -> None:
-    """Forget a node that will not come back, with its pods. Refused while its heartbeat is fresh."""
+    """Forget a node that will not come back. Refused while its heartbeat is fresh."""
     from services.api.registry.v1.registry_pb2 import DeleteNodeRequest
     from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
     from services.cli import context as contexts

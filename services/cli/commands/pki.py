@@ -99,7 +99,7 @@ def renew(
     days: Days = 365,
     json: Json = False,
 ) -> None:
-    """Replace certificates that soon expire by new ones of the same names. Services take them up as they run."""
+    """Replace certificates that soon expire. Services take the new ones up as they run."""
     import datetime as dt
 
     from services.cli.certificates import in_folder, view

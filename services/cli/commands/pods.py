@@ -37,9 +37,8 @@ def list_(
         "node": "node",
         "addresses": "addresses",
         "interface": "interface_id",
-        "mac": "mac",
         "age": aged("created_at"),
-        "id": lambda item: str(item["id"])[:20],
+        "id": lambda item: str(item["id"])[:12],
     }
     where = f" on node {node}" if node else ""
     show(endpoints, json, Table.of(endpoints, columns, empty=f"no pods{where}"))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from services.cli.views import View
 
 app = group("Work that gave up, and its replay.")
-letters = group("Intents that gave up: look at them, and have them tried again.")
+letters = group("Intents that gave up: look, and try again.")
 app.add_typer(letters, name="dead-letters")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the dead letter.", show_default=False)]

@@ -76,18 +76,38 @@ def test_the_table_tells_what_a_node_lacks() -> None:
         ),
         "node-2": ipam_pb2.Pool(connected=False),
     }
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render(Snapshot(pools=pools, calls={"total": 12}, drops=Drops(3, 4)), "default"))
-    text = console.export_text()
+    text = shown(Snapshot(pools=pools, calls={"total": 12}, drops=Drops(3, 4)), width=160)
     assert text.index("node-2") < text.index("node-10"), "in the order of their numbers"
     for words in ("needs 2", "not connected", "12 calls", "3 foreign source, 4 to nobody"):
         assert words in text
 
 
+def test_a_terminal_of_80_columns_and_24_lines_holds_the_table() -> None:
+    marks = ipam_pb2.Watermarks(pre_allocate=16, min_allocate=10)
+    well = ipam_pb2.Pool(connected=True, attached=100, in_use=80, node=ipam_pb2.NodeSpec(watermarks=marks))
+    pools = {f"node-{number}": well for number in range(1, 60)}
+    why = "create-interface: no subnet fits: each of them is full, or was found full a moment ago"
+    pools["node-60"] = ipam_pb2.Pool(connected=True, last_error=why)
+    lines = shown(Snapshot(pools=pools, drops=Drops(0, 0)), width=80, height=24).splitlines()
+    assert len(lines) < 24
+    assert len([line for line in lines if line.endswith("in its marks")]) == 10, "none of them wrapped or cut"
+    assert lines[4].endswith("fails, see below"), "what is wrong comes first"
+    assert "and 49 more" in "\n".join(lines)
+    assert "16 addresses kept free, at least 10 held" in "\n".join(lines)
+    assert "node-60: create-interface" in lines[-2], "the error has lines of its own"
+
+
+def shown(snapshot: Snapshot, **size: int) -> str:
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(width=size["width"], record=True, file=nowhere)
+        console.print(render(snapshot, "default", height=size.get("height", 100)))
+        return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["clean", "--name", "../x"], 1, "cannot name a lab"),
+        (["clean", "--name", "../x"], 2, "cannot name a lab"),
         (["clean", "--name", "never-ran"], 0, "nothing of a lab never-ran"),
         (["run", "--nodes", "0"], 2, "nodes"),
     ],
