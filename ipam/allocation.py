@@ -168,6 +168,8 @@ class Allocation:
                 self._exhausted(error.subnet_id or call.subnet_id, asked, error)
             except LimitReached as error:
                 self._reconsider(error)
+            except Gone as error:
+                self._look_again(error)
             else:
                 continue
             self._void(written[position:])
@@ -347,6 +349,15 @@ class Allocation:
 
     def _block(self, subnet_id: str, error: CloudError) -> None:
         self._found.blocked[subnet_id] = error.message
+
+    def _look_again(self, error: Gone) -> None:
+        """An interface, a subnet or a group that was planned with is no more. Raises Gone if it is none of these."""
+        before = self._instance, self._subnets.keys(), self._groups
+        self._facts.forget()
+        self._read()
+        self._refresh()
+        if (self._instance, self._subnets.keys(), self._groups) == before:
+            raise error
 
     def _reconsider(self, error: CloudError) -> None:
         """The instance holds more, or may hold less, than was thought."""

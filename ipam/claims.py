@@ -29,6 +29,8 @@ from ipam.pools import Pool
 from ipam.ports import Block, Clock
 from ipam.review import Reviewer
 
+GONE_S = 30.0
+MISSED_CAP_S = 60.0
 RELEASE_STATES = frozenset({AddressState.READY, AddressState.RELEASING})
 
 
@@ -59,6 +61,7 @@ class Claims:
                 self._reviewer.review(pool)
             return None
         opened.claimed_at = now
+        opened.sweeps = 0
         opened.lease_until = now + self._config.lease_s
         opened.intent = intent = replace(
             intent, holder=holder, fence=intent.fence + 1, attempts=intent.attempts + 1,
@@ -70,11 +73,12 @@ class Claims:
     def _refreshed(self, intent: Intent, pool: Pool | None) -> Intent | None:
         """The intent as it makes sense now; None if it makes none any more."""
         if intent.kind is IntentKind.COLLECT:
-            targets = tuple(each for each in intent.addresses if each not in resync.named(self._fleet))
+            in_use = resync.named(self._fleet)
+            targets = tuple(each for each in intent.addresses if each not in in_use)
             return replace(intent, addresses=targets) if targets else None
         if not intent.node:
             return intent
-        if pool is None or pool.gone:
+        if pool is None or (pool.gone and intent.kind is not IntentKind.SYNC_INSTANCE):
             return None
         if intent.kind is IntentKind.ALLOCATE and pool.usage is not None and pool.connected:
             want = self._reviewer.want(pool)
@@ -141,12 +145,13 @@ class Claims:
             return  # the instance is gone and with it the node; its intent is closed
         if isinstance(outcome, Retry) and not self._worn_out(opened.intent):
             asked_s = min(outcome.after_s, self._config.retry_cap_s)
-            delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts))
+            delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts, self._reviewer.cap_s(pool)))
             self._reviewer.retry_later(opened, delay_s, outcome.why)
         else:
             self._close(opened.intent, outcome, pool, pool is not None and pool.attached() > before, now)
         if pool is not None:
             pool.error = "" if isinstance(outcome, Done) else outcome.why
+            self._missed(pool, now)
             self._reviewer.review(pool)
 
     def _worn_out(self, intent: Intent) -> bool:
@@ -165,16 +170,33 @@ class Claims:
             self._fleet.merge_instance(pool, report.instance, now, count_free=True)
             pool.synced_at = self._clock.now()
         elif report.instance_gone:
-            pool.gone = True
-            pool.merged_at = now
+            self._gone(pool, now)
+
+    def _gone(self, pool: Pool, now: float) -> None:
+        """A node that is connected lives, and the cloud's listings lag: its pool goes only if the cloud insists."""
+        if not pool.connected:
+            self._fleet.remove_node(pool)
+            return
+        pool.gone = True
+        pool.merged_at = now
+        pool.gone_since = now if pool.gone_since is None else pool.gone_since
+        if now - pool.gone_since >= GONE_S:
             self._fleet.drop_instance(pool)
-            if not pool.connected:
-                self._fleet.remove_node(pool)
+
+    def _missed(self, pool: Pool, now: float) -> None:
+        """While the node cannot be told of its instance, the instance is read again, ever more seldom."""
+        if not pool.gone and not pool.hidden(self._fleet.subnets):
+            pool.misses = 0
+            return
+        pool.reread = True
+        pool.misses += 1
+        pause_s = min(self._config.retry_base_s * 2.0 ** min(pool.misses - 1, 30), MISSED_CAP_S)
+        pool.holds[IntentKind.SYNC_INSTANCE] = now + pause_s
 
     def _close(self, intent: Intent, outcome: Outcome, pool: Pool | None, grew: bool, now: float) -> None:
         self._fleet.close_intent(intent.id)
-        self._fleet.drop_dead(intent)
         if isinstance(outcome, Done):
+            self._fleet.drop_dead(intent)
             if pool is None:
                 return
             pool.holds.pop(intent.kind, None)
@@ -183,7 +205,8 @@ class Claims:
             fruitless = intent.kind is IntentKind.ALLOCATE and intent.want > 0 and not grew
             pool.fruitless = pool.fruitless + 1 if fruitless else 0
             if fruitless:
-                pool.holds[intent.kind] = now + max(1.0, self._reviewer.backoff_s(pool.fruitless))
+                cap_s = self._reviewer.cap_s(pool)
+                pool.holds[intent.kind] = now + max(1.0, self._reviewer.backoff_s(pool.fruitless, cap_s))
             return
         replays = pool.replays.get(intent.kind, 0) if pool is not None else 0
         letter = DeadLetter(
@@ -191,7 +214,7 @@ class Claims:
         )
         self._fleet.put_dead(letter)
         if pool is not None:
-            pool.holds[intent.kind] = now + self._config.retry_cap_s
+            pool.holds[intent.kind] = now + self._reviewer.rest_s(pool)
 
     def replay(self, letter_id: str) -> str:
         """Tries a dead letter again; returns the id of the intent that does. Raises NotFound."""

@@ -84,10 +84,11 @@ class Writer:
 
 
 class Outbox:
-    """Hands intents that are durable to the queue, beside all else. What it does not take is left to the sweeper."""
+    """Hands intents that are durable to the queue, beside all else. What it does not take is told to `on_failure`."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, on_failure: Callable[[Sequence[str]], None]) -> None:
         self._queue = queue
+        self._on_failure = on_failure
         self._waiting: list[Parcel] = []
         self._draining: asyncio.Task[None] | None = None
 
@@ -113,7 +114,11 @@ class Outbox:
                 )
                 failed = [each for each in results if isinstance(each, BaseException)]
                 if failed:
-                    log.warning("%d intents are left to the sweeper: %s", len(failed), failed[0])
+                    left = [each.intent_id for each, result in zip(batch, results, strict=True) if result is not None]
+                    left += [each.intent_id for each in self._waiting]  # who is away is not asked once for each
+                    self._waiting.clear()
+                    log.warning("%d intents are left to the sweeper: %s", len(left), failed[0])
+                    self._on_failure(left)
         finally:
             self._draining = None
 

@@ -22,6 +22,7 @@ def explain(fleet: Fleet, reviewer: Reviewer, config: IpamConfig, pool: Pool, *,
         missing = needed(counts.attached, counts.used, pool.spec.watermarks) > 0 or counts.pending > 0
         findings += _watermark(pool, config, now)
         findings += _limits(reviewer, pool, missing)
+        findings += _hidden(fleet, pool)
     if missing:
         findings += _facts(fleet, reviewer, pool, now)
     opened = fleet.intents.get(pool.intent_id)
@@ -101,6 +102,15 @@ def _limits(reviewer: Reviewer, pool: Pool, missing: bool) -> Iterator[Finding]:
             Level.PROBLEM, "limits",
             f"all {limits.interfaces} interfaces x {limits.ipv4_per_interface} addresses of a {limits.instance_type} "
             "are taken", "use a larger instance type, or move pods to other nodes",
+        )  # fmt: skip
+
+
+def _hidden(fleet: Fleet, pool: Pool) -> Iterator[Finding]:
+    subnet_id = pool.hidden(fleet.subnets)
+    if subnet_id:
+        yield Finding(
+            Level.PROBLEM, "subnet", f"an interface lies in {subnet_id}, which is not among the subnets looked at: "
+            "the node is told nothing of it", "widen the workers' scope, or leave the interface out by its tags or index",
         )  # fmt: skip
 
 

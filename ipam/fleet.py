@@ -38,6 +38,7 @@ class OpenIntent:
     claimed_at: float = -math.inf
     lease_until: float = -math.inf
     enqueued_at: float = -math.inf
+    sweeps: int = 0
 
     def leased(self, monotonic: float) -> bool:
         return bool(self.intent.holder) and monotonic < self.lease_until
@@ -132,13 +133,13 @@ class Fleet:
 
     def put_node(self, spec: NodeSpec) -> Pool:
         pool = self.pools.get(spec.name)
+        if pool is not None and pool.spec.instance_id != spec.instance_id:
+            self.remove_node(pool)  # with all that was owed to another instance
+            pool = None
         if pool is None:
             pool = self.pools[spec.name] = Pool(spec)
             self.mark("node", spec.name)
         elif pool.spec != spec:
-            if pool.spec.instance_id != spec.instance_id:
-                self.drop_instance(pool)
-                self.nodes.pop(pool.spec.instance_id, None)
             pool.spec = spec
             self.mark("node", spec.name)
             self.told.add(spec.name)
@@ -150,6 +151,10 @@ class Fleet:
         self.drop_instance(pool)
         if pool.intent_id:
             self.close_intent(pool.intent_id)
+        for kind in IntentKind:
+            self._forget_dead(name, kind)
+        for address in [a for a, claimant in self.disputes.items() if claimant == name]:
+            del self.disputes[address]
         self.nodes.pop(pool.spec.instance_id, None)
         del self.pools[name]
         self.mark("node", name)
@@ -173,6 +178,7 @@ class Fleet:
         """
         pool.merged_at = monotonic
         pool.gone = False
+        pool.gone_since = None
         if instance == pool.instance:
             return False
         instance = self._without_disputed(pool, instance)
@@ -198,7 +204,9 @@ class Fleet:
         for interface in instance.interfaces:
             for address in interface.addresses:
                 owner = self.owners.get(address, name)
-                if owner != name:
+                if owner != name and self.pools[owner].gone:
+                    self.drop_instance(self.pools[owner])  # the cloud has said so twice, in two ways
+                elif owner != name:
                     disputed.add(address)
                     if self.disputes.get(address) != name:
                         self.disputes[address] = name
@@ -264,15 +272,20 @@ class Fleet:
         self.mark("intent", intent_id)
 
     def put_dead(self, letter: DeadLetter) -> None:
-        """Keeps one dead letter of a node and kind, the newest, so that their number is bounded."""
-        self.drop_dead(letter.intent)
+        """Keeps one dead letter of a node and kind, so that their number is bounded: the newest, under its first id."""
+        known = self.dead_letter_of(letter.intent.node, letter.intent.kind)
+        if known is not None:
+            letter = replace(letter, id=known.id)
         self.dead[letter.id] = letter
         self._dead_of[letter.intent.node, letter.intent.kind] = letter.id
         self.mark("dead", letter.id)
 
     def drop_dead(self, like: Intent) -> None:
         """Forgets the dead letter of the intent's node and kind, if there is one."""
-        letter_id = self._dead_of.pop((like.node, like.kind), "")
+        self._forget_dead(like.node, like.kind)
+
+    def _forget_dead(self, node: str, kind: IntentKind) -> None:
+        letter_id = self._dead_of.pop((node, kind), "")
         if self.dead.pop(letter_id, None) is not None:
             self.mark("dead", letter_id)
 
@@ -339,7 +352,8 @@ def restore(stored: Stored, *, now: float, monotonic: float, lease_s: float, bac
         pool.announced_at = monotonic
         instance = instances.pop(spec.instance_id, None)
         if instance is not None:
-            fleet.merge_instance(pool, instance, -math.inf)
+            # A listing that began before is older than what was merged and written meanwhile.
+            fleet.merge_instance(pool, instance, monotonic)
     for address, state in stored.address_states.items():
         owner = fleet.pools.get(fleet.owners.get(address, ""))
         if owner is not None and state is AddressState.RELEASING:
@@ -348,10 +362,14 @@ def restore(stored: Stored, *, now: float, monotonic: float, lease_s: float, bac
     fleet.limits = {limits.instance_type: limits for limits in stored.limits}
     for block in stored.blocks:
         fleet.blocks[block.subnet_id] = (block, monotonic + max(block.until_at - now, 0.0))
-    for letter in sorted(stored.dead_letters, key=lambda each: each.died_at):
+    letters = [each for each in stored.dead_letters if not each.intent.node or each.intent.node in fleet.pools]
+    for letter in sorted(letters, key=lambda each: each.died_at):
         fleet.put_dead(letter)
     fleet._dirty.clear()
     fleet.told.clear()
+    for letter in stored.dead_letters:
+        if letter.id not in fleet.dead:
+            fleet.mark("dead", letter.id)
     for instance_id in instances:
         fleet.mark("instance", instance_id)
     for address, state in stored.address_states.items():

@@ -27,13 +27,15 @@ class Pool:
     :ivar unanswered: addresses whose marking the node never answered, and when they may be marked again.
         Its answer may still be on its way, and must not be taken for the answer to a later marking.
     :ivar holds: kinds of intents that are not opened before a time, because the last one of the kind was of no avail.
+    :ivar gone: the cloud says that there is no such instance, since `gone_since`.
+    :ivar misses: how often in a row reading the instance did not bring what the node can be told.
     :ivar session: which of the node's connections is the present one.
     """
 
     __slots__ = (
         "announced_at", "connected", "deficit_since", "error", "excess_low", "excess_since", "fruitless", "gone",
-        "holds", "instance", "intent_id", "look_at", "marked_at", "merged_at", "replays", "reread", "session", "spec",
-        "states", "synced_at", "unanswered", "usage",
+        "gone_since", "holds", "instance", "intent_id", "look_at", "marked_at", "merged_at", "misses", "replays",
+        "reread", "session", "spec", "states", "synced_at", "unanswered", "usage",
     )  # fmt: skip
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -43,6 +45,8 @@ class Pool:
         self.usage: Usage | None = None
         self.instance: Instance | None = None
         self.gone = False
+        self.gone_since: float | None = None
+        self.misses = 0
         self.states: dict[str, AddressState] = {}
         self.unanswered: dict[str, float] = {}
         self.holds: dict[IntentKind, float] = {}
@@ -84,6 +88,13 @@ class Pool:
 
     def attached(self) -> int:
         return attached(self.spec, self.instance)
+
+    def hidden(self, subnets: Mapping[str, Subnet]) -> str:
+        """Id of a subnet that is not known and has an interface for pods in it, of which the node cannot be told."""
+        if self.instance is None:
+            return ""
+        ids = (each.subnet_id for each in pod_interfaces(self.spec, self.instance))
+        return next((subnet_id for subnet_id in ids if subnet_id not in subnets), "")
 
     def in_state(self, state: AddressState) -> list[str]:
         return [address for address, held in self.states.items() if held is state]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 import secrets
+from collections.abc import Iterable
 from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +30,8 @@ PRIORITIES = {
 URGENT = 0
 NO_LIMIT = 1 << 20
 PATIENCE = 3.0
+STARVING_CAP_S = 15.0
+MOST_SWEEPS = 3
 MOMENT_S = 0.001  # a wait that is nothing but rounding would be looked at for ever
 
 
@@ -68,6 +71,8 @@ class Reviewer:
         counts = pool.counts()
         if pool.gone:
             pool.deficit_since = pool.excess_since = None
+            if pool.connected and not pool.intent_id and self._may(pool, IntentKind.SYNC_INSTANCE, now):
+                self.open(IntentKind.SYNC_INSTANCE, pool)
             return
         if pool.usage is not None and pool.connected:
             self._handshake(pool, counts, now)
@@ -82,12 +87,15 @@ class Reviewer:
             return
         if wanted and self._may(pool, IntentKind.ALLOCATE, now):
             self.open(IntentKind.ALLOCATE, pool, want=wanted, urgent=counts.pending > 0 or pool.instance is None)
-        elif (pool.reread or (pool.instance is None and pool.connected)) and self._may(
-            pool, IntentKind.SYNC_INSTANCE, now
-        ):
+        elif self._is_stale(pool) and self._may(pool, IntentKind.SYNC_INSTANCE, now):
             self.open(IntentKind.SYNC_INSTANCE, pool)
         else:
             self._open_release(pool, now)
+
+    def _is_stale(self, pool: Pool) -> bool:
+        if pool.instance is None:
+            return pool.reread or pool.connected
+        return pool.reread or (pool.connected and bool(pool.hidden(self._fleet.subnets)))
 
     def room(self, pool: Pool) -> int:
         """Addresses that the instance could still take; very many while its limits are unknown."""
@@ -139,16 +147,41 @@ class Reviewer:
         return self.open(kind, addresses=addresses).id
 
     def sweep(self, monotonic: float) -> None:
-        """Enqueues again what no worker holds and was enqueued long enough ago to be lost."""
+        """Enqueues again what no worker holds and was enqueued long enough ago to be lost.
+
+        What nobody takes is enqueued ever more seldom: while workers are away the queue must not fill with copies.
+        """
         for opened in list(self._fleet.intents.values()):
-            lost = monotonic - opened.enqueued_at >= self._config.sweep_interval_s
+            patience_s = self._config.sweep_interval_s * 2**opened.sweeps
+            lost = monotonic - opened.enqueued_at >= patience_s
             if lost and monotonic >= opened.ready_at and not opened.leased(monotonic):
+                opened.sweeps = min(opened.sweeps + 1, MOST_SWEEPS)
                 self.enqueue(opened.intent)
 
-    def backoff_s(self, attempts: int) -> float:
+    def not_taken(self, intent_ids: Iterable[str]) -> None:
+        """The queue did not take them: the next sweep does not ask how long ago that was."""
+        for intent_id in intent_ids:
+            opened = self._fleet.intents.get(intent_id)
+            if opened is not None:
+                opened.enqueued_at = -math.inf
+                opened.sweeps = 0
+
+    def backoff_s(self, attempts: int, cap_s: float) -> float:
         """Full jitter: anything up to a ceiling that doubles with each attempt."""
-        ceiling = min(self._config.retry_cap_s, self._config.retry_base_s * 2.0 ** min(max(attempts - 1, 0), 30))
+        ceiling = min(cap_s, self._config.retry_base_s * 2.0 ** min(max(attempts - 1, 0), 30))
         return self._random.uniform(0.0, ceiling)
+
+    def cap_s(self, pool: Pool | None) -> float:
+        """The longest pause between two attempts: short for a node that has nothing left to give to a pod."""
+        longest_s = self._config.retry_cap_s
+        if pool is None or not pool.connected:
+            return longest_s
+        counts = pool.counts()
+        return min(longest_s, STARVING_CAP_S) if counts.attached <= counts.used else longest_s
+
+    def rest_s(self, pool: Pool) -> float:
+        """How long what gave up rests. Permissions come late, and settings are mended: it is tried again."""
+        return min(2 * self.cap_s(pool), self._config.retry_cap_s) * self._random.uniform(0.5, 1.0)
 
     def retry_later(self, opened: OpenIntent, delay_s: float, why: str) -> None:
         """Gives the lease back and tries again, `delay_s` from now at the earliest."""

@@ -43,6 +43,7 @@ from ipam.review import Reviewer
 from ipam.validation import validate
 
 LEADER_TTL_S = 15.0
+QUEUE_AWAY_S = 1.0
 RENEW_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class PoolService:
         self._sessions = 0
         self._sleeps_until = -math.inf
         self._wake = asyncio.Event()
-        self._outbox = Outbox(queue)
+        self._outbox = Outbox(queue, self._not_taken)
 
     # leadership
 
@@ -112,6 +113,9 @@ class PoolService:
         """Takes the lead and loads what the store has; returns whether this replica leads now."""
         leader = await self.store.lead(self.holder, LEADER_TTL_S)
         if leader is None:
+            if self._last is not None:  # kept over a failed write, in vain: another replica has followed
+                self._last = None
+                self.on_leadership(False)
             return False
         if self._term is not None:
             return True
@@ -183,9 +187,9 @@ class PoolService:
                     remedy="give each node its own instance_id",
                 )  # fmt: skip
             term.fleet.remove_node(other)
-        fresh = spec.name not in term.fleet.pools
+        before = term.fleet.pools.get(spec.name)
         pool = term.fleet.put_node(spec)
-        if fresh:
+        if pool is not before:
             pool.announced_at = self.clock.monotonic()
         release.abort(term.fleet, pool)
         pool.connected = True
@@ -420,6 +424,11 @@ class PoolService:
                 self._outbox.send(outbox)
 
         return tell
+
+    def _not_taken(self, intent_ids: Sequence[str]) -> None:
+        if self._term is not None:
+            self._term.reviewer.not_taken(intent_ids)
+            self._term.sweep_at = min(self._term.sweep_at, self.clock.monotonic() + QUEUE_AWAY_S)
 
     async def settle(self) -> None:
         """Waits until all that is durable has been handed to the queue."""

@@ -122,6 +122,8 @@ class FakeCloud:
         self._attached: dict[str, list[str]] = {}
         self._tokens: dict[str, str] = {}
         self._serial = 0
+        self._hidden: set[str] = set()
+        self._hides_next = False
 
     # what a test does as the cloud's owner
 
@@ -136,7 +138,31 @@ class FakeCloud:
             self._attached[instance.id] = []
             primary = self._new_interface(subnet.id, instance.security_group_ids, 0, NO_TAGS)
             self._attach(primary.id, instance.id, 0, delete_on_termination=True)
-            return self._instance(instance.id)
+            launched = self._instance(instance.id)
+            if self._hides_next:
+                self._hides_next = False
+                self.hide(instance.id)
+            return launched
+
+    def hide_next_launch(self) -> Callable[[], str]:
+        """The next instance is not seen at first, as EC2's lag has it; returns what tells its id once launched."""
+        self._hides_next = True
+        return lambda: next(iter(self._hidden))
+
+    def hide(self, instance_id: str) -> None:
+        """Reads say that there is no such instance, until `show`."""
+        self._hidden.add(instance_id)
+
+    def show(self, instance_id: str) -> None:
+        self._hidden.discard(instance_id)
+
+    def delete_subnet(self, subnet_id: str) -> None:
+        with self._lock:
+            del self._spaces[subnet_id]
+
+    def delete_security_group(self, group_id: str) -> None:
+        with self._lock:
+            del self._groups[group_id]
 
     def terminate(self, instance_id: str) -> None:
         with self._lock:
@@ -175,7 +201,7 @@ class FakeCloud:
 
     def inventory(self) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
         with self._lock:
-            ids = list(self._instances)
+            ids = [each for each in self._instances if each not in self._hidden]
         for start in range(0, max(1, len(ids)), self.page_size):
             with self._call("read-inventory"):
                 page = [self._instance(i) for i in ids[start : start + self.page_size] if i in self._instances]
@@ -298,7 +324,7 @@ class FakeCloud:
         return f"{kind}-{self._serial:08x}"
 
     def _instance(self, instance_id: str) -> Instance:
-        if instance_id not in self._instances:
+        if instance_id not in self._instances or instance_id in self._hidden:
             raise Gone(f"no such instance: {instance_id}", code="InvalidInstanceID.NotFound")
         interfaces = sorted(
             (self._interfaces[i] for i in self._attached[instance_id]), key=lambda each: each.device_index
