@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ipam.calls import Calls, Facts
+from ipam.calls import Calls, Facts, subnet_of
 from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted, Throttled, Unavailable
 from ipam.model import (
     Claim,
@@ -218,6 +218,8 @@ class Allocation:
         new = self._calls.mutate(
             Operation.ASSIGN_ADDRESSES,
             lambda: self._provider.assign_addresses(interface_id=call.interface_id, count=call.count),
+            subnet_id=subnet_of(self._now, call.interface_id),
+            addresses=call.count,
         )
         self._calls.settle(replace(step, result={"addresses": list(new)}))
         interfaces = tuple(
@@ -251,6 +253,8 @@ class Allocation:
                 subnet_id=step.target, security_group_ids=groups, secondary_count=int(count), tags=tags,
                 description=f"pods of {self._spec.name}", client_token=step.client_token,
             ),
+            subnet_id=step.target,
+            addresses=int(count),
         )  # fmt: skip
 
     def _attach(self, step: Step, created: CloudInterface) -> None:
@@ -268,6 +272,7 @@ class Allocation:
                     Operation.ATTACH_INTERFACE, lambda at=index: self._provider.attach_interface(  # type: ignore[misc]
                         interface_id=created.id, instance_id=self._spec.instance_id, device_index=at, network_card=0
                     ),
+                    subnet_id=created.subnet_id,
                 )  # fmt: skip
             except Conflict:
                 self._read()
@@ -289,6 +294,7 @@ class Allocation:
         self._calls.mutate(
             Operation.PROTECT_INTERFACE,
             lambda: self._provider.protect_interface(interface_id=interface_id, attachment_id=interface.attachment_id),
+            subnet_id=interface.subnet_id,
         )
         interfaces = tuple(
             replace(each, delete_on_termination=True) if each.id == interface_id else each
@@ -303,7 +309,9 @@ class Allocation:
         self._calls.write_down([delete])
         try:
             self._calls.mutate(
-                Operation.DELETE_INTERFACE, lambda: self._provider.delete_interface(interface_id=interface_id)
+                Operation.DELETE_INTERFACE,
+                lambda: self._provider.delete_interface(interface_id=interface_id),
+                subnet_id=step.target,
             )
         except CloudError as error:
             self._calls.settle(replace(delete, result={"error": error.code or str(error)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from ipam.errors import CloudError, Throttled
 from ipam.model import (
     Claim,
+    Instance,
     Limits,
     Operation,
     OperationClass,
@@ -17,7 +19,7 @@ from ipam.model import (
     Step,
     Subnet,
 )
-from ipam.ports import Budget, Clock, CloudProvider, IntentJournal
+from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
 
 T = TypeVar("T")
 FACTS_TTL_S = 5.0
@@ -30,7 +32,16 @@ class Calls:
     :param started: monotonic time before the claim was asked for; its lease may have begun as early.
     """
 
-    def __init__(self, budget: Budget, journal: IntentJournal, clock: Clock, claim: Claim, started: float) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        journal: IntentJournal,
+        clock: Clock,
+        claim: Claim,
+        started: float,
+        observe: StepObserver | None = None,
+    ) -> None:
+        self._observe = observe
         self._budget = budget
         self._journal = journal
         self._clock = clock
@@ -73,9 +84,21 @@ class Calls:
 
     # calls
 
-    def mutate(self, operation: Operation, call: Callable[[], T]) -> T:
+    def mutate(self, operation: Operation, call: Callable[[], T], *, subnet_id: str, addresses: int = 0) -> T:
+        """:param addresses: how many come or go with it; with `subnet_id` for metrics only."""
         self._acquire(OperationClass.MUTATE)
-        result = self._call(OperationClass.MUTATE, operation, call)
+        began = self._clock.monotonic()
+        outcome = "failed"
+        try:
+            result = self._call(OperationClass.MUTATE, operation, call)
+            outcome = "ok"
+        except CloudError as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            if self._observe is not None:
+                taken_s = self._clock.monotonic() - began
+                self._observe(operation, subnet_id, outcome, taken_s, addresses if outcome == "ok" else 0)
         self._begun = True
         return result
 
@@ -120,6 +143,16 @@ class Calls:
             raise
         self._budget.succeeded(operation_class)
         return result
+
+
+def subnet_of(instance: Instance, interface_id: str) -> str:
+    """The subnet of one of its interfaces; empty if it has no such interface."""
+    return next((each.subnet_id for each in instance.interfaces if each.id == interface_id), "")
+
+
+def outcome_of(error: CloudError) -> str:
+    """The name of an error's class, for labels: "subnet-exhausted"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
 
 
 class Facts:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ipam.allocation import Allocation, Found
-from ipam.calls import Calls, Facts
+from ipam.calls import Calls, Facts, subnet_of
 from ipam.errors import (
     CloudError,
     Conflict,
@@ -39,7 +39,7 @@ from ipam.model import (
     Retry,
     Step,
 )
-from ipam.ports import Budget, Clock, CloudProvider, IntentJournal
+from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
 from ipam.tags import CLUSTER_TAG, NODE_TAG
 
 LIMIT_RETRY_S = 60.0
@@ -50,6 +50,7 @@ class Executor:
 
     :param cluster: the service's cluster; leaked interfaces are found by it.
     :param interface_tags: more tags for every interface created.
+    :param observe: is told of every mutating call, for metrics.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Executor:
         *,
         cluster: str = "plimsoll",
         interface_tags: Mapping[str, str] = NO_TAGS,
+        observe: StepObserver | None = None,
     ) -> None:
+        self._observe = observe
         self._provider = provider
         self._budget = budget
         self._journal = journal
@@ -78,7 +81,7 @@ class Executor:
         claim = self._journal.claim(intent_id, f"{holder}/{secrets.token_hex(4)}")
         if claim is None:
             return Done()
-        calls = Calls(self._budget, self._journal, self._clock, claim, started)
+        calls = Calls(self._budget, self._journal, self._clock, claim, started, self._observe)
         found = Found()
         try:
             try:
@@ -174,6 +177,8 @@ class Executor:
             calls.mutate(
                 Operation.UNASSIGN_ADDRESSES,
                 lambda: self._provider.unassign_addresses(interface_id=step.target, addresses=leaving),
+                subnet_id=subnet_of(instance, step.target),
+                addresses=len(leaving),
             )
         except (Gone, Rejected, Conflict):
             instance = self._read(claim, calls)
@@ -235,6 +240,7 @@ class Executor:
                 calls.mutate(
                     Operation.DELETE_INTERFACE,
                     lambda target=step.target: self._provider.delete_interface(interface_id=target),  # type: ignore[misc]
+                    subnet_id="",
                 )
             except (Gone, Conflict, Rejected, SubnetExhausted):
                 continue  # deleted by somebody else, or attached meanwhile: not a leak

@@ -20,6 +20,7 @@ from ipam.model import (
     Inventory,
     Limits,
     NodeSpec,
+    Operation,
     OperationClass,
     OperationCount,
     Outcome,
@@ -107,6 +108,16 @@ class Budget(Protocol):
 
     def succeeded(self, operation_class: OperationClass) -> None:
         """The cloud took a call: the rate may grow."""
+
+
+class StepObserver(Protocol):
+    """Is told of every mutating call, for metrics. Thread-safe."""
+
+    def __call__(self, operation: Operation, subnet_id: str, outcome: str, seconds: float, addresses: int) -> None:
+        """:param subnet_id: of the interface concerned; empty when it is not known.
+        :param outcome: "ok", or what kind of error it was: "subnet-exhausted", "throttled", "gone" ...
+        :param addresses: how many came or went; 0 unless ok.
+        """
 
 
 class IntentJournal(Protocol):

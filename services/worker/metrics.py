@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from ipam.model import OperationClass
+from ipam.model import Operation, OperationClass
 from services.worker.buckets import Verdict
 
 _CALL_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -20,6 +20,19 @@ class WorkerMetrics:
             "Duration of calls to the cloud's API, by operation and outcome (ok, or the cloud's error code).",
             ["operation", "outcome"],
             buckets=_CALL_BUCKETS,
+            registry=registry,
+        )
+        self._operations = Histogram(
+            "plimsoll_worker_operation_duration_seconds",
+            "Duration of what changes the cloud, by operation, subnet, and outcome (ok, or the kind of error).",
+            ["operation", "subnet", "outcome"],
+            buckets=_CALL_BUCKETS,
+            registry=registry,
+        )
+        self._addresses = Counter(
+            "plimsoll_worker_addresses",
+            "Addresses that came (assign-addresses, create-interface) and went (unassign-addresses), by subnet.",
+            ["operation", "subnet"],
             registry=registry,
         )
         self._waits = Histogram(
@@ -62,6 +75,12 @@ class WorkerMetrics:
 
     def __call__(self, operation: str, outcome: str, seconds: float) -> None:
         self._calls.labels(operation, outcome).observe(seconds)
+
+    def mutated(self, operation: Operation, subnet_id: str, outcome: str, seconds: float, addresses: int) -> None:
+        """Is an ipam.ports.StepObserver."""
+        self._operations.labels(str(operation), subnet_id, outcome).observe(seconds)
+        if addresses:
+            self._addresses.labels(str(operation), subnet_id).inc(addresses)
 
     def waited(self, operation_class: OperationClass, seconds: float, *, granted: bool) -> None:
         self._waits.labels(str(operation_class), "granted" if granted else "refused").observe(seconds)

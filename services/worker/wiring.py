@@ -37,6 +37,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         SystemClock(),
         cluster=settings.cluster,
         interface_tags=settings.interface_tags,
+        observe=metrics.mutated,
     )
 
     app = celery_app(settings.redis, queue_name(settings.cloud, settings.account, settings.region), consumer=True)

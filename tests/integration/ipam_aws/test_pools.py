@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from functools import partial
 from typing import Any
 
@@ -162,33 +161,6 @@ async def test_people_list_explain_and_resync(ipam_site: Site) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await ipam_site.local.Explain(pb.ExplainRequest(node="nobody"))
         assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_operators_see_pools_and_budgets_in_metrics(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, **FOUR) as node:
-        await node.until(lambda: len(node.addresses) == 4)
-        await node.use(1)
-        await node.until(lambda: len(node.addresses) == 5)
-        text = await ipam_site.metrics()
-        for line in (
-            r'plimsoll_ipam_addresses\{node="n1",state="in-use"\} 1.0',
-            r'plimsoll_ipam_addresses\{node="n1",state="available"\} 4.0',
-            r'plimsoll_ipam_addresses_needed\{node="n1"\} 0.0',
-            r'plimsoll_ipam_interface_slots_empty\{node="n1"\} 2.0',
-            r'plimsoll_ipam_nodes\{category="total"\} 1.0',
-            r'plimsoll_ipam_subnet_free\{subnet="subnet-\w+",zone="[\w-]+"\} \d+',
-            r'plimsoll_ipam_intent_duration_seconds_count\{kind="allocate",outcome="done"\} \d',
-        ):
-            assert re.search(line, text), line
-        text = await ipam_site.metrics("worker")
-        for line in (
-            r'plimsoll_cloud_api_duration_seconds_count\{operation="[\w-]+",outcome="ok"\} \d',
-            r'plimsoll_budget_wait_seconds_count\{operation_class="mutate",outcome="granted"\} \d',
-            r'plimsoll_budget_rate\{operation_class="mutate"\} 200.0',
-            "plimsoll_budget_shared 1.0",
-        ):
-            assert re.search(line, text), line
 
 
 async def test_a_node_that_reports_nonsense_loses_its_stream_and_no_other_does(ipam_site: Site) -> None:
