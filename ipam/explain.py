@@ -110,7 +110,7 @@ def _hidden(fleet: Fleet, pool: Pool) -> Iterator[Finding]:
     if subnet_id:
         yield Finding(
             Level.PROBLEM, "subnet", f"an interface lies in {subnet_id}, which is not among the subnets looked at: "
-            "the node is told nothing of it", "widen the workers' scope, or leave the interface out by its tags or index",
+            "the node is told nothing of it", "widen the workers' scope, or exclude the interface by a tag",
         )  # fmt: skip
 
 

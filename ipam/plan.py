@@ -122,13 +122,13 @@ def plan_allocation(
         )
     free = {subnet.id: 0 if subnet.id in blocked else subnet.free for subnet in subnets}
     known = {subnet.id: subnet for subnet in subnets}
-    planned: list[PlannedCall] = list(_fill(spec, instance, want, limits, calls, free, blocked))
+    planned: list[PlannedCall] = list(_fill(spec, instance, want, limits, calls, free))
     missing = want - sum(call.count for call in planned if isinstance(call, PlannedAssign))
     short = Plan()
     indices = free_indices(spec, instance, limits) if calls.creates_interfaces else []
     while missing > 0:
         if not indices:
-            short = _at_capacity(spec, instance, limits, free, blocked)
+            short = _at_capacity(spec, instance, limits, free)
             break
         groups = choose_security_groups(spec, instance, security_groups)
         if isinstance(groups, str):
@@ -164,29 +164,25 @@ def _fill(
     limits: Limits,
     calls: CallLimits,
     free: dict[str, int],
-    blocked: frozenset[str],
 ) -> Iterator[PlannedAssign]:
     for interface in sorted(pod_interfaces(spec, instance), key=lambda each: each.device_index):
         room = limits.ipv4_per_interface - 1 - len(interface.addresses)
-        # A subnet that was never listed cannot be judged: the cloud will.
-        room = min(room, free.get(interface.subnet_id, 0 if interface.subnet_id in blocked else room), want)
+        # A node is told nothing of an interface in a subnet that is not looked at: addresses there would be lost.
+        room = min(room, free.get(interface.subnet_id, 0), want)
         while room > 0:
             count = min(room, calls.max_addresses_per_call)
             yield PlannedAssign(interface.id, interface.subnet_id, count)
             room -= count
             want -= count
-            if interface.subnet_id in free:
-                free[interface.subnet_id] -= count
+            free[interface.subnet_id] -= count
 
 
-def _at_capacity(
-    spec: NodeSpec, instance: Instance, limits: Limits, free: Mapping[str, int], blocked: frozenset[str]
-) -> Plan:
+def _at_capacity(spec: NodeSpec, instance: Instance, limits: Limits, free: Mapping[str, int]) -> Plan:
     dry = sorted({
         each.subnet_id
         for each in pod_interfaces(spec, instance)
         if len(each.addresses) < limits.ipv4_per_interface - 1
-        and (each.subnet_id in blocked or free.get(each.subnet_id, 1) <= 0)
+        and free.get(each.subnet_id, 0) <= 0
     })  # fmt: skip
     if dry:
         return Plan(

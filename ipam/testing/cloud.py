@@ -123,7 +123,6 @@ class FakeCloud:
         self._tokens: dict[str, str] = {}
         self._serial = 0
         self._hidden: set[str] = set()
-        self._hides_next = False
 
     # what a test does as the cloud's owner
 
@@ -138,16 +137,7 @@ class FakeCloud:
             self._attached[instance.id] = []
             primary = self._new_interface(subnet.id, instance.security_group_ids, 0, NO_TAGS)
             self._attach(primary.id, instance.id, 0, delete_on_termination=True)
-            launched = self._instance(instance.id)
-            if self._hides_next:
-                self._hides_next = False
-                self.hide(instance.id)
-            return launched
-
-    def hide_next_launch(self) -> Callable[[], str]:
-        """The next instance is not seen at first, as EC2's lag has it; returns what tells its id once launched."""
-        self._hides_next = True
-        return lambda: next(iter(self._hidden))
+            return self._instance(instance.id)
 
     def hide(self, instance_id: str) -> None:
         """Reads say that there is no such instance, until `show`."""

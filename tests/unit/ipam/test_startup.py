@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from ipam.errors import Denied, NotFound, StaleFence, Unavailable
-from ipam.model import Done, GiveUp, Inventory, Level, Report, Subnet, Usage, Watermarks
+from ipam.model import Done, GiveUp, Inventory, Level, NodeSpec, Report, Subnet, Usage, Watermarks
 from ipam.service import PoolService
 from ipam.testing import DirectQueue, FakeCloud, IpamSite
 from ipam.testing.site import CONFIG
@@ -50,12 +50,13 @@ def test_two_attempts_of_one_worker_are_told_apart(ipam_site: IpamSite) -> None:
 
 
 def test_an_instance_that_the_cloud_does_not_show_yet_is_looked_for(ipam_site: IpamSite) -> None:
-    hidden = ipam_site.cloud.hide_next_launch()
-    ipam_site.node()
+    instance = ipam_site.cloud.launch()
+    ipam_site.cloud.hide(instance.id)
+    ipam_site.run(ipam_site.service.announce(NodeSpec("n1", instance.id), Usage()))
     ipam_site.work()
     assert any("no instance" in each.message for each in ipam_site.service.explain("n1"))
     ipam_site.advance(9, step_s=1)
-    ipam_site.cloud.show(hidden())
+    ipam_site.cloud.show(instance.id)
     assert seconds_until(ipam_site, lambda: len(ipam_site.addresses()) == 8, within_s=20) <= 20
 
 
@@ -260,3 +261,16 @@ def test_a_page_that_a_restart_overtook_is_not_merged(ipam_site: IpamSite) -> No
     page = Inventory((old,), (), (), (), 0.0, last=True)
     ipam_site.run(ipam_site.service.inventory_page(claim.intent.id, claim.fence, page))
     assert ipam_site.service.pool("n1").attached == 8
+
+
+def test_addresses_are_never_brought_to_a_subnet_that_is_not_looked_at(ipam_sites: Sites) -> None:
+    class Scoped(FakeCloud):
+        def subnets(self) -> Sequence[Subnet]:
+            return [each for each in super().subnets() if each.id == "subnet-b"]
+
+    site = ipam_sites(cloud=Scoped(subnets=TWO_SUBNETS))
+    site.node(subnet_id="subnet-a")
+    site.work()
+    assert len(site.addresses()) == 8
+    assert {each.subnet_id for each in site.told["n1"].values()} == {"subnet-b"}
+    assert any("subnet-a" in each.message for each in site.service.explain("n1"))
