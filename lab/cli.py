@@ -147,7 +147,7 @@ def _check_machine(options: LabOptions) -> None:
     if missing:
         _fail(LabError(f"not installed: {', '.join(missing)}", "make setup"))
     if not Path(options.plugin).exists():
-        _fail(LabError(f"the CNI plugin is not built: {options.plugin} is missing", "make cni"))
+        _fail(LabError(f"the CNI plugin is not built: {options.plugin} is missing", "run `make cni` in a clone"))
 
 
 def _fail(err: LabError) -> NoReturn:

@@ -10,6 +10,12 @@ from typing import Final
 from lab.state import DEFAULT_NAME, DEFAULT_ROOT
 
 CNI_PLUGIN: Final = Path(__file__).parent.parent / "build" / "cni" / "plimsoll"
+# Where a machine keeps plugins: the lab of an installed Plimsoll has no tree to build one in.
+INSTALLED_PLUGIN: Final = Path("/opt/cni/bin/plimsoll")
+
+
+def _plugin() -> Path:
+    return INSTALLED_PLUGIN if not CNI_PLUGIN.exists() and INSTALLED_PLUGIN.exists() else CNI_PLUGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,6 @@ class LabOptions:
     pod_timeout_s: float = 30.0
     keep_logs: bool = False
     log_level: str = "info"
-    plugin: Path = CNI_PLUGIN
+    plugin: Path = field(default_factory=_plugin)
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     fake_ec2: tuple[str, ...] = ()

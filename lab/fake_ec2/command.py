@@ -16,7 +16,7 @@ _BAD_SETTINGS = 2
 
 
 def fake_ec2(
-    port: Annotated[int, typer.Option(help="TCP port on this machine; 0 takes a free one.")] = 4590,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")] = 4590,
     listen: Annotated[str, typer.Option(help="HOST:PORT or unix:PATH, instead of --port.")] = "",
     start: Annotated[Path | None, typer.Option(help="TOML or JSON file with the network to start with.")] = None,
     account: Annotated[str, typer.Option(help="Account id.")] = DEFAULT_ACCOUNT,
@@ -28,10 +28,17 @@ def fake_ec2(
     """Run an EC2 on this machine, for boto3, the aws command and tests. The first line of output says where."""
     try:
         network = read_seed(start) if start else _from_flags(account, region, vpc_cidr, subnet or [])
+        _check_listen(listen)
         asyncio.run(run(network, listen or f"127.0.0.1:{port}", chance=seed))
     except (BadSeed, OSError) as error:
         typer.echo(f"fake-ec2: {error}", err=True)
         sys.exit(_BAD_SETTINGS)
+
+
+def _check_listen(listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    if listen and not listen.startswith("unix:/") and not (host and port.isdecimal() and int(port) < 65536):
+        raise BadSeed(f"--listen {listen}: must be HOST:PORT or unix:/PATH")
 
 
 def _from_flags(account: str, region: str, vpc_cidr: str, subnets: list[str]) -> Seed:

@@ -128,7 +128,11 @@ def _problems(nodes: list[View], ipam: list[View], daemons: list[View]) -> list[
             found.append(_problem(one["service"], message, "plimsoll queue dead-letters list"))
     for daemon in daemons:
         found += [
-            _problem(daemon["node"], f"{one['id']} ({one['device'] or 'no device'}): {one['problem']}", "see its log")
+            _problem(
+                daemon["node"],
+                f"{one['id']} ({one['device'] or 'no device'}): {one['problem']}",
+                f"plimsoll ipam explain {daemon['node']}",
+            )
             for one in daemon["interfaces"]
             if one["problem"]
         ]

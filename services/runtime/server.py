@@ -146,7 +146,10 @@ class GrpcServer:
             await server.stop(None)
             self._remove_socket()
             raise
-        self._log.info("listening", on=self.listening)
+        if self.listening:
+            self._log.info("listening", on=self.listening)
+        else:
+            self._log.warning("listening nowhere", remedy="set `listen`, `socket` or both")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
