@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -29,6 +29,7 @@ def _named(name: str) -> str:
 
 
 _DEFAULTS = LabOptions()
+LogLevel = Literal["debug", "info", "warning", "error"]
 Name = Annotated[str, typer.Option("--name", help="Name of the lab; others run beside it.", callback=_named)]
 
 
@@ -52,7 +53,7 @@ def run(
     pod_timeout_s: Annotated[float, typer.Option(min=0, help="How long a pod may wait for its address.")] = (
         _DEFAULTS.pod_timeout_s
     ),
-    log_level: Annotated[str, typer.Option(help="Log level of the services.")] = _DEFAULTS.log_level,
+    log_level: Annotated[LogLevel, typer.Option(help="Log level of the services.")] = "info",
     keep_logs: Annotated[bool, typer.Option("--keep-logs", help="Leave the lab's folder behind.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary of --once as JSON.")] = False,
 ) -> None:
@@ -61,6 +62,8 @@ def run(
 
     from lab.run import run as run_lab
 
+    if 0 < max_allocate < min_allocate:
+        raise typer.BadParameter(f"{max_allocate} is below --min-allocate {min_allocate}", param_hint="--max-allocate")
     options = LabOptions(
         name=name,
         nodes=nodes,

@@ -85,7 +85,8 @@ def _find(context: Context, what: str) -> tuple[View | None, list[str], list[Vie
 
 def _named(endpoints: Sequence[View], what: str) -> View | None:
     for one in endpoints:
-        if what in (one["pod"], one["id"]) or (len(what) >= SHORTEST_ID and one["id"].startswith(what)):
+        names = (one["pod"], one["id"], one["id"].partition("/")[0])  # an id is CONTAINER/INTERFACE
+        if what in names or (len(what) >= SHORTEST_ID and one["id"].startswith(what)):
             return one
     return None
 

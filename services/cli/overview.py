@@ -14,6 +14,7 @@ from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from services.cli.connect import DEADLINE_S, ask_all, pages, stub_of
 from services.cli.context import Context, Service
 from services.cli.errors import CliError, Refused, Unreachable, Usage
+from services.cli.render import counted
 from services.cli.views import View, ipam_status_view, node_status_view, node_view
 
 
@@ -90,14 +91,14 @@ _ASK: dict[str, Callable[[Service], Any]] = {"registry": _ask_registry, "ipam": 
 
 
 def _of_registry(nodes: list[View]) -> str:
-    return f"{len(nodes)} nodes, {sum(node['endpoints'] for node in nodes)} pods"
+    return f"{counted(len(nodes), 'node')}, {counted(sum(node['endpoints'] for node in nodes), 'pod')}"
 
 
 def _of_ipam(status: View) -> str:
     return (
-        f"{'leader' if status['leader'] else 'standby'}, {status['nodes']} nodes, "
+        f"{'leader' if status['leader'] else 'standby'}, {counted(status['nodes'], 'node')}, "
         f"{status['nodes_in_deficit']} in deficit, {status['nodes_at_capacity']} at capacity, "
-        f"{status['open_intents']} intents, {status['dead_letters']} dead letters, "
+        f"{counted(status['open_intents'], 'intent')}, {counted(status['dead_letters'], 'dead letter')}, "
         f"{status['api_calls']} API calls, {status['throttled']} throttled"
     )
 
@@ -106,7 +107,8 @@ def _of_node(status: View) -> str:
     cut = [one["service"] for one in status["connections"] if not one["connected"]]
     return (
         f"{status['available']} free, {status['in_use']} used, {status['cooling']} cooling, "
-        f"{status['waiting_pods']} pods waiting, " + (f"cut off from {', '.join(cut)}" if cut else "connected")
+        f"{counted(status['waiting_pods'], 'pod')} waiting, "
+        + (f"cut off from {', '.join(cut)}" if cut else "connected")
     )
 
 
@@ -137,7 +139,8 @@ def _problems(nodes: list[View], ipam: list[View], daemons: list[View]) -> list[
             if one["problem"]
         ]
         if daemon["waiting_pods"]:
-            message = f"{daemon['waiting_pods']} pods wait for an address"
+            waiting = daemon["waiting_pods"]
+            message = "a pod waits for an address" if waiting == 1 else f"{waiting} pods wait for an address"
             found.append(_problem(daemon["node"], message, f"plimsoll ipam explain {daemon['node']}"))
     return found
 

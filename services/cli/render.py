@@ -106,6 +106,11 @@ def plain(value: object) -> Cell:
     return str(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 node", "3 nodes"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def age(moment: object, *, now_s: float | None = None) -> str:
     """How long ago a moment of a view (RFC 3339 text, or None) was: "5 s", "3 min", "2 h", "4 d"; "in 5 s" ahead."""
     if not isinstance(moment, str) or not moment:

@@ -5,6 +5,7 @@ Domains' services define their own metrics with prometheus_client, named plimsol
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
@@ -69,7 +70,7 @@ class MetricsEndpoint:
             await self._runner.cleanup()
             raise RuntimeFault(
                 "precondition",
-                f"can't listen on {self.listen}: {exc.strerror}",
+                f"can't listen on {self.listen}: {os.strerror(exc.errno) if exc.errno else exc}",
                 field="metrics_listen",
                 remedy="Stop what listens there, or choose another metrics_listen.",
             ) from exc

@@ -15,7 +15,7 @@ def status(context: ContextFile = None, json: Json = False) -> None:
     from services.cli import context as contexts
     from services.cli.errors import EXIT_PROBLEM
     from services.cli.overview import overview
-    from services.cli.render import Table, show, with_remedy
+    from services.cli.render import Table, counted, show, with_remedy
 
     found = overview(contexts.current(context))
     columns = {
@@ -30,7 +30,8 @@ def status(context: ContextFile = None, json: Json = False) -> None:
         found,
         json,
         Table.of(found["services"], columns, empty="no services"),
-        f"{nodes['total']} nodes: {nodes['ready']} ready, {nodes['lost']} lost; {nodes['pods']} pods",
+        f"{counted(nodes['total'], 'node')}: {nodes['ready']} ready, {nodes['lost']} lost; "
+        f"{counted(nodes['pods'], 'pod')}",
         Table.of(found["problems"], problems, title="problems", empty="none"),
     )
     if not found["ok"]:

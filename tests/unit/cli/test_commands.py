@@ -253,6 +253,11 @@ class TestExplain:
         assert answer.code == 1
         assert (answer.json["kind"], answer.json["node"]) == ("pod", "node-1")
 
+    def test_a_whole_container_id_may_be_short(self, plimsoll, site) -> None:
+        site.stop("registry")
+        site.node.endpoints.append(node_pb2.Endpoint(container_id="demo", interface_name="eth0", address="10.0.1.10"))
+        assert plimsoll("ipam", "explain", "demo", "--json").json["node"] == "node-1"
+
     def test_nobody_knows_it(self, plimsoll, site) -> None:
         for name in ("node-9", "shop/web-9"):
             answer = plimsoll("ipam", "explain", name)
