@@ -23,6 +23,7 @@ from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
 
 T = TypeVar("T")
 FACTS_TTL_S = 5.0
+MARGIN = 2 / 3  # of a lease is left when a call begins: longer than a call may be on its way before it takes effect
 RENEWALS = 8
 
 
@@ -125,8 +126,8 @@ class Calls:
         self._hold_lease()
 
     def _hold_lease(self) -> None:
-        """Asks whether the intent is still ours when less than a third of its lease is left. Raises StaleFence."""
-        if self._lease_until - self._clock.monotonic() < self._claim.lease_s / 3:
+        """Asks whether the intent is still ours when too little of its lease is left. Raises StaleFence."""
+        if self._lease_until - self._clock.monotonic() < self._claim.lease_s * MARGIN:
             self.write_down(())
 
     def _call(self, operation_class: OperationClass, operation: str, call: Callable[[], T]) -> T:

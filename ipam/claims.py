@@ -180,7 +180,7 @@ class Claims:
         pool.gone = True
         pool.merged_at = now
         pool.gone_since = now if pool.gone_since is None else pool.gone_since
-        if now - pool.gone_since >= GONE_S:
+        if now - pool.gone_since >= GONE_S or self._fleet.disputes.keys() & pool.addresses():
             self._fleet.drop_instance(pool)
 
     def _missed(self, pool: Pool, now: float) -> None:

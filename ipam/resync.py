@@ -91,8 +91,7 @@ class Resync:
         old = [
             (since, interface_id)
             for interface_id, (interface, since) in self._leaks.items()
-            if now - since >= self._config.leak_age_s
-            and self._clock.now() - interface.created_at >= self._config.leak_age_s
+            if now - since >= self._config.leak_age_s  # seen detached for so long: no clock of the cloud's is asked
             and interface_id not in in_use
             and interface.tags.get(INTENT_TAG) not in self._fleet.intents
         ]

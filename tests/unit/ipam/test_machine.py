@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -48,6 +48,8 @@ class SimNode:
     session: int = 0
     sequence: int = 0
     pool: dict[str, AddressState] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
+    links: set[str] = field(default_factory=set)
     pods: set[str] = field(default_factory=set)
     cooling: set[str] = field(default_factory=set)
     fenced: set[str] = field(default_factory=set)
@@ -83,7 +85,7 @@ class SimNode:
 
     def free(self) -> list[str]:
         taken = self.pods | self.cooling | self.fenced
-        return [address for address in self.pool if address not in taken]
+        return [a for a in self.pool if a not in taken and self.homes[a] in self.links]
 
     def start_pod(self) -> None:
         free = self.free()
@@ -108,10 +110,11 @@ class IpamMachine(RuleBasedStateMachine):
         self.site = IpamSite(CONFIG, FakeCloud(subnets=SUBNETS, page_size=1))
         self.cloud = self.site.cloud
         self.nodes: dict[str, SimNode] = {}
-        self.site.service.on_pool_change = self._tell
+        self._listen()
         self.kill_at: tuple[int, str] | None = None
         self.cloud.watch = self._watch
         self.drained: list[tuple[str, list[str]]] = []
+        self.hidden: set[str] = set()
 
     def teardown(self) -> None:
         try:
@@ -133,10 +136,30 @@ class IpamMachine(RuleBasedStateMachine):
 
     # wiring
 
+    def _listen(self) -> None:
+        self.site.service.on_pool_change = self._tell
+        self.site.service.on_leadership = self._leadership
+
+    def _leadership(self, leads: bool) -> None:
+        if not leads:
+            self._cut_all()
+
+    def _cut_all(self) -> None:
+        for node in self.nodes.values():
+            node.connected = False
+            node.news = None
+            node.says.clear()
+
     def _tell(self, name: str, interfaces: Any) -> None:
         node = self.nodes.get(name)
         if node is not None:
             node.news = {a: state for each in interfaces.values() for a, state in each.addresses.items()}
+            node.homes |= {a: each.id for each in interfaces.values() for a in each.addresses}
+            self._see_links(node)
+
+    def _see_links(self, node: SimNode) -> None:
+        mine = node.spec.instance_id
+        node.links = {each.id for each in self.cloud.interfaces().values() if each.instance_id == mine}
 
     def _watch(self, operation: str, phase: str) -> None:
         if self.kill_at is not None and phase == self.kill_at[1] and not operation.startswith("read"):
@@ -160,8 +183,7 @@ class IpamMachine(RuleBasedStateMachine):
         node.session = session or 0
         node.news = None
         if node.connected:
-            told = self.site.service.interfaces(node.spec.name)
-            node.news = {a: state for each in told.values() for a, state in each.addresses.items()}
+            self._tell(node.spec.name, self.site.service.interfaces(node.spec.name))
 
     def _deliver(self, node: SimNode) -> None:
         if node.says:
@@ -282,13 +304,53 @@ class IpamMachine(RuleBasedStateMachine):
 
     @rule()
     def service_restarts(self) -> None:
-        for node in self.nodes.values():
-            node.connected = False
-            node.news = None
-            node.says.clear()
+        self._cut_all()
         with contextlib.suppress(StoreError):
             self.site.new_service()  # or a later tick starts it
-        self.site.service.on_pool_change = self._tell
+        self._listen()
+
+    @rule()
+    def another_replica_leads_for_a_while(self) -> None:
+        """And then it dies. Ours finds out with its next write, or when it renews its lead."""
+        self.site.store._leads_until = 0.0
+        self.site.run(self.site.store.lead("another", 10.0))
+
+    @rule(number=NODE)
+    def instance_is_not_seen(self, number: int) -> None:
+        instance_id = self._node(number).spec.instance_id
+        self.hidden.add(instance_id)
+        self.cloud.hide(instance_id)
+
+    @rule()
+    def instances_are_seen_again(self) -> None:
+        while self.hidden:
+            self.cloud.show(self.hidden.pop())
+
+    @rule(number=NODE)
+    def instance_is_replaced(self, number: int) -> None:
+        """Another machine with the same name: its pods, its journal and its connection are gone."""
+        old = self._node(number)
+        self.cloud.terminate(old.spec.instance_id)
+        instance = self.cloud.launch("m4.large")
+        self.nodes[old.spec.name] = SimNode(replace(old.spec, instance_id=instance.id))
+
+    @rule(number=NODE)
+    def node_loses_its_disk(self, number: int) -> None:
+        old = self._node(number)
+        self.nodes[old.spec.name] = SimNode(old.spec)
+
+    @rule(number=NODE)
+    def interface_without_pods_is_detached_by_hand(self, number: int) -> None:
+        node = self._node(number)
+        for each in self.cloud.interfaces().values():
+            if each.instance_id == node.spec.instance_id and each.device_index and not node.pods & {*each.addresses}:
+                calls = self.kill_at
+                self.kill_at = None
+                with contextlib.suppress(IpamError):
+                    self.cloud.detach_interface(attachment_id=each.attachment_id, interface_id=each.id)
+                self.kill_at = calls
+                self._see_links(node)
+                return
 
     @rule(seconds=st.sampled_from([1, 5, 15, 35, 70]))
     def time_passes(self, seconds: int) -> None:
@@ -373,6 +435,7 @@ class IpamMachine(RuleBasedStateMachine):
         self.site.store.fail.clear()
         while self.drained:
             self.cloud.refill(*self.drained.pop())
+        self.instances_are_seen_again()
         for node in self.nodes.values():
             node.cooling.clear()
             node.say()

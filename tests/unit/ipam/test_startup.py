@@ -274,3 +274,33 @@ def test_addresses_are_never_brought_to_a_subnet_that_is_not_looked_at(ipam_site
     assert len(site.addresses()) == 8
     assert {each.subnet_id for each in site.told["n1"].values()} == {"subnet-b"}
     assert any("subnet-a" in each.message for each in site.service.explain("n1"))
+
+
+def test_a_leak_is_collected_though_the_wall_clock_was_set_back(ipam_site: IpamSite) -> None:
+    leak = ipam_site.cloud.create_interface(
+        subnet_id="subnet-a", security_group_ids=["sg-1"], secondary_count=0,
+        tags={"plimsoll:cluster": "plimsoll"}, description="", client_token="",
+    )  # fmt: skip
+    ipam_site.clock.jump(-3600)
+    ipam_site.advance(800)
+    assert leak.id not in ipam_site.cloud.interfaces()
+
+
+def test_no_call_begins_at_the_end_of_a_lease(ipam_site: IpamSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be on its way for half a minute, and must not take effect after somebody else has followed."""
+    ipam_site.node()
+    ends_at: list[float] = []
+
+    def slow(operation_class: object, *, begun: bool, deadline_s: float) -> float:
+        ipam_site.clock.advance(25)
+        return 25.0
+
+    def watch(operation: str, phase: str) -> None:
+        (opened,) = [each for each in ipam_site.service._term.fleet.intents.values() if each.intent.node]  # type: ignore[union-attr]
+        ends_at.append(opened.lease_until - ipam_site.clock.monotonic())
+
+    monkeypatch.setattr(ipam_site.budget, "acquire", slow)
+    ipam_site.cloud.watch = watch
+    ipam_site.executor.perform(intent_of(ipam_site), "w1")
+    assert min(ends_at) >= CONFIG.lease_s * 2 / 3
+    assert len(ipam_site.addresses()) == 8
