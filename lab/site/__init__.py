@@ -15,6 +15,6 @@ node        NodeClient: what a node daemon does         fake_ec2    the cloud an
 from lab.site.fake_ec2 import ACCOUNT, REGION, FakeEc2
 from lab.site.node import NodeClient
 from lab.site.processes import SiteError, eventually
-from lab.site.site import Site
+from lab.site.site import AWS, Site
 
-__all__ = ["ACCOUNT", "REGION", "FakeEc2", "NodeClient", "Site", "SiteError", "eventually"]
+__all__ = ["ACCOUNT", "AWS", "REGION", "FakeEc2", "NodeClient", "Site", "SiteError", "eventually"]

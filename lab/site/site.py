@@ -23,7 +23,8 @@ from services.runtime.client import aio_channel
 from services.runtime.redis import RedisServer
 from services.runtime.settings import TlsSettings
 
-_AWS: Final = {
+# What workers of a site get in their environment.
+AWS: Final = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -119,7 +120,7 @@ class Site:
             "budget": {"mutate_per_s": 200, "read_per_s": 200, "total_per_s": 400},
             "tls": self._tls("service", "worker"),
         }
-        process = self._service(name, "services.worker", {**own, **self._worker_settings, **settings}, _AWS)
+        process = self._service(name, "services.worker", {**own, **self._worker_settings, **settings}, AWS)
         self.workers[name] = process
         await process.start(lambda: http_ok("http://worker/healthz", metrics))
 

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -52,6 +53,13 @@ def check_redis_url(url: str) -> str:
     """Raises ValueError for what is no Redis URL."""
     if not url.startswith(REDIS_SCHEMES) or len(url) <= len("redis://"):
         raise ValueError("write redis://host:port/db, rediss://... with TLS, or unix:///path/of/socket")
+    parts = urlsplit(url)
+    try:
+        placed = parts.path if parts.scheme == "unix" else parts.hostname and (parts.port or True)
+    except ValueError:
+        placed = None  # its text would repeat what stands where the port should, which may be half of a password
+    if not placed or "@" in parts.path:
+        raise ValueError("host and port can't be told apart from the password: write / as %2F, @ as %40 and : as %3A")
     return url
 
 

@@ -1,7 +1,7 @@
 """Structured logs on standard error: JSON for machines, coloured lines for people.
 
 Libraries that use the standard module (grpc, celery, alembic) come out in the same form. Values whose name says that
-they are secret, SecretStr values, and passwords inside URLs are masked, whoever logs them.
+they are secret, SecretStr values, and passwords inside URLs (masking.py) are masked, whoever logs them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import Processor
 
+from services.runtime.masking import MASK, without_secrets
+
 _SECRET_NAME: Final = re.compile(
     r"(password|passwd|secret|credential|authorization|private_key|access_key|session_token|(^|_)token$)", re.I
 )
 # Idempotency tokens are no secrets, and a trace of a cloud call is useless without them.
 _PUBLIC_NAME: Final = re.compile(r"^(client|page|next)_token$", re.I)
-_USERINFO: Final = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]*)@")
-MASK: Final = "***"
 
 _STANDARD_LEVELS: Final = {
     # Chatty at info: one line for each request or connection.
@@ -100,7 +100,7 @@ def _masked(name: str, value: Any) -> Any:
     if isinstance(value, SecretStr) or (_SECRET_NAME.search(name) and not _PUBLIC_NAME.match(name)):
         return MASK
     if isinstance(value, str):
-        return _USERINFO.sub(rf"\1:{MASK}@", value) if "://" in value else value
+        return without_secrets(value)
     if isinstance(value, dict):
         return {key: _masked(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from services.runtime.backend import READERS, Backend, decode_json, encode_json
+from services.runtime.masking import without_secrets
 from services.runtime.store_error import store_error
 
 # Serialisation failure, deadlock; shutting down, crashed, starting up.
@@ -27,7 +28,7 @@ _CONNECT_ARGS: Final[dict[str, Any]] = {
 
 def open_postgres(url: URL) -> Backend:
     """Connects to the server of `url` ("postgresql://user@host/database"). Blocking. Raises StoreError."""
-    location = f"PostgreSQL database {url.render_as_string(hide_password=True)}"
+    location = f"PostgreSQL database {without_secrets(url.render_as_string(hide_password=True))}"
     driver = url.set(drivername="postgresql+psycopg")
     writer = _engine(driver, isolation_level="SERIALIZABLE", connections=1)
     readers = _engine(driver, isolation_level="REPEATABLE READ", connections=READERS, readonly=True)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import structlog
 from celery import Celery
@@ -53,7 +53,11 @@ def broker_url(redis_url: str) -> str:
     if parts.scheme != "unix":
         return redis_url
     query = {("virtual_host" if name == "db" else name): value for name, value in parse_qsl(parts.query)}
-    return f"redis+socket://{parts.path}" + (f"?{urlencode(query)}" if query else "")
+    # Celery takes these from before the path only, where redis-py takes them from there and from the query.
+    user = query.pop("username", "") or unquote(parts.username or "")
+    password = query.pop("password", "") or unquote(parts.password or "")
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
+    return f"redis+socket://{login}{parts.path}" + (f"?{urlencode(query)}" if query else "")
 
 
 def celery_app(redis_url: str, queue: str, *, consumer: bool = False) -> Celery:

@@ -19,7 +19,8 @@ from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from services.runtime.errors import RuntimeFault
-from services.runtime.settings_text import config_text, explain, help_text
+from services.runtime.masking import holds_secret, without_secrets
+from services.runtime.settings_text import config_text, explain, fields_of, help_text, is_secret, variable
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -47,6 +48,7 @@ def load(cls: type[S], argv: Sequence[str], *, name: str = "", environ: Mapping[
     env = dict(os.environ if environ is None else environ)
     flags, asked = _read_flags(cls, argv, name)
     config: Path | None = asked.config
+    _refuse_secrets(cls, flags)
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, values in (
@@ -62,6 +64,22 @@ def load(cls: type[S], argv: Sequence[str], *, name: str = "", environ: Mapping[
     if asked.print_config:
         raise HelpShown(config_text(settings, origins))
     return settings
+
+
+def _refuse_secrets(cls: type[BaseSettings], flags: Mapping[str, Any], at: str = "") -> None:
+    """Raises SettingsError for a secret on the command line, where every user of the machine can read it."""
+    fields = dict(fields_of(cls))
+    for key, value in flags.items():
+        name = f"{at}{key}"
+        if isinstance(value, Mapping):
+            _refuse_secrets(cls, value, f"{name}.")
+        elif is_secret(fields.get(name)) or (isinstance(value, str) and holds_secret(value)):
+            raise SettingsError(
+                [
+                    f"{name}: holds a secret, and a flag is seen by every user of this machine; "
+                    f"set {variable(cls, name)} or {name} in the file"
+                ]
+            )
 
 
 class _Environment(EnvSettingsSource):
@@ -146,9 +164,10 @@ def _read_flags(cls: type[BaseSettings], argv: Sequence[str], name: str) -> tupl
         if not exc.code:
             raise HelpShown(help_text(cls, name)) from None
         text = errors.getvalue().strip().splitlines()
-        raise SettingsError([f"flags: {(text or ['not understood'])[-1].strip()}; see --help"]) from None
+        said = without_secrets((text or ["not understood"])[-1].strip())
+        raise SettingsError([f"flags: {said}; see --help"]) from None
     except (SourceError, argparse.ArgumentError) as exc:
-        raise SettingsError([f"flags: {exc}; see --help"]) from exc
+        raise SettingsError([f"flags: {without_secrets(str(exc))}; see --help"]) from None
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = "") -> None:

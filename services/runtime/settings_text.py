@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
@@ -14,7 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
-_USERINFO: Final = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]*)@")
+from services.runtime.masking import without_secrets
+
 _KIND_NAMES: Final[Mapping[Any, str]] = {
     int: "whole number",
     float: "number",
@@ -70,14 +70,14 @@ def config_text(settings: BaseSettings, origins: Mapping[str, str]) -> str:
 def _toml(field: FieldInfo, value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(field, item)}" for key, item in value.items()) + "}"
-    if _is_secret(field):
+    if is_secret(field):
         return '"(secret)"'
     if isinstance(value, list | tuple | set | frozenset):
         return "[" + ", ".join(_toml(field, item) for item in value) + "]"
     return shown(field, value if isinstance(value, str | bool | int | float) else str(value))
 
 
-def _is_secret(field: FieldInfo | None) -> bool:
+def is_secret(field: FieldInfo | None) -> bool:
     return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
@@ -176,12 +176,14 @@ def explain(cls: type[BaseSettings], error: ErrorDetails, origins: Mapping[str, 
 
 def shown(field: FieldInfo | None, value: Any) -> str:
     """A value for people, without secrets: those of secret fields, and passwords inside URLs."""
-    if _is_secret(field):
+    if is_secret(field):
         return "(secret)"
     if isinstance(value, Path):
         value = str(value)
+    if isinstance(value, str):
+        return json.dumps(without_secrets(value))
     try:
         text = json.dumps(value)
     except TypeError:
         text = repr(value)
-    return _USERINFO.sub(r"\1:***@", text)
+    return without_secrets(text)

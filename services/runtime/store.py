@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from services.runtime import migrations
 from services.runtime.backend import READERS, Backend
 from services.runtime.group_commit import GroupCommit, Target
+from services.runtime.masking import without_secrets
 from services.runtime.postgres import open_postgres
 from services.runtime.sqlite import open_sqlite
 from services.runtime.store_error import StoreError, store_error
@@ -130,7 +131,7 @@ def _open(url: str) -> Backend:
         return open_sqlite(Path(parsed.database or ""))
     if parsed is not None and parsed.drivername == "postgresql" and parsed.database:
         return open_postgres(parsed)
-    said = url if parsed is None else parsed.render_as_string(hide_password=True)
+    said = without_secrets(url)
     raise StoreError(
         f"{said!r} is not a database's URL",
         kind="invalid",

@@ -53,6 +53,8 @@ def test_each_account_and_region_has_its_own_queue() -> None:
     [
         ("unix:///run/r.sock", "redis+socket:///run/r.sock"),
         ("unix:///run/r.sock?db=2", "redis+socket:///run/r.sock?virtual_host=2"),
+        ("unix://me:p%2Fw@/run/r.sock", "redis+socket://me:p%2Fw@/run/r.sock"),
+        ("unix:///run/r.sock?db=2&password=p%2Fw", "redis+socket://:p%2Fw@/run/r.sock?virtual_host=2"),
         ("redis://host:6379/1", "redis://host:6379/1"),
         ("rediss://user:secret@host:6379/0", "rediss://user:secret@host:6379/0"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from ipam.config import IpamConfig
 from ipam.model import Limits, NodeSpec, Watermarks
-from services.ipam_aws.settings import Settings, parse_tags, read_limits
+from services.ipam_aws.settings import Settings, check_redis_url, parse_tags, read_limits
 from services.runtime.settings import SettingsError, load
 
 PLACE = ["--account", "123456789012", "--region", "eu-west-1"]
@@ -124,3 +124,26 @@ def test_a_bad_limits_file_names_type_and_field(tmp_path: Path, text: str, words
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_limits(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hun/ter2@h:6379/0",
+        "redis://:hunter2@h:port/0",
+        "redis://me:hunter2@",
+        "rediss://:2/hunter2@h",
+        "unix://:hunter2@",
+    ],
+)
+def test_a_redis_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="%2F") as refused:
+        check_redis_url(url)
+    assert "ter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://:hun%2Fter2@h:6379/0", "rediss://me:x@[fd00::1]:6379", "unix:///run/r.sock?db=1"]
+)
+def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
+    assert check_redis_url(url) == url

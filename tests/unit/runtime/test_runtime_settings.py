@@ -119,6 +119,21 @@ def test_secrets_are_not_repeated() -> None:
     assert "hunter2" not in str(shown.value)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(["--password", "hunter2"], id="a secret setting"),
+        pytest.param(["--store", "postgresql://me:hunter2@db/x"], id="a password in a URL"),
+        pytest.param(["--store", "postgresql://db/x?user=me&password=hunter2"], id="a password in a query"),
+        pytest.param(["--stores", "postgresql://me:hunter2@db/x"], id="a flag that does not exist"),
+    ],
+)
+def test_a_secret_is_refused_as_a_flag_for_all_to_see(flags: list[str]) -> None:
+    text = complaint(*flags)
+    assert "hunter2" not in text
+    assert "PLIMSOLL_EXAMPLE_" in text or "--stores" in text
+
+
 def test_variables_that_kubernetes_makes_for_a_service_are_not_ours() -> None:
     links = {"SERVICE_HOST": "10.0.0.1", "PORT": "tcp://10.0.0.1:1", "PORT_7401_TCP_ADDR": "10.0.0.1"}
     assert example(**links).node == "node-1"
