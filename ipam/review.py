@@ -29,7 +29,7 @@ PRIORITIES = {
 }
 URGENT = 0
 NO_LIMIT = 1 << 20
-PATIENCE = 3.0
+PATIENCE = 4.0
 STARVING_CAP_S = 15.0
 MOST_SWEEPS = 3
 MOMENT_S = 0.001  # a wait that is nothing but rounding would be looked at for ever
