@@ -147,6 +147,7 @@ class _Stream:
 
     async def _report(self, endpoints: registry_pb2.WatchRequest.Endpoints) -> None:
         node = self._session.node
+        wire.check_report(endpoints)
         upserted: list[Endpoint] = [
             wire.endpoint_from(message, node=node, field=f"endpoints.upserted[{position}]")
             for position, message in enumerate(endpoints.upserted)
@@ -155,8 +156,7 @@ class _Stream:
 
     def _acknowledge(self, request: registry_pb2.WatchRequest) -> None:
         if self.subscription is not None:
-            errors = {error.key: error.reason for error in request.ack.errors}
-            self.subscription.acknowledge(Position.from_proto(request.ack.position), errors)
+            self.subscription.acknowledge(Position.from_proto(request.ack.position), wire.errors_from(request.ack))
 
 
 async def _opening(requests: AsyncIterator[registry_pb2.WatchRequest]) -> registry_pb2.WatchRequest.Open:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.api.registry.v1 import registry_pb2
+from services.api.watch.v1 import watch_pb2
 from services.registry.errors import InvalidInput
 from services.registry.model import Endpoint, EndpointKey, Node, NodeState
 from services.registry.service import Fact
@@ -19,6 +20,9 @@ _NODE_NAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?"
 _CLOUDS: Final = ("", "aws", "azure", "alibaba")
 _TEXT_BYTES: Final = 512
 _LABELS: Final = 256
+_ADDRESSES: Final = 256
+_ERRORS: Final = 1024
+_ENDPOINTS: Final = 16_384
 
 _STATES: Final = {
     NodeState.READY: registry_pb2.NODE_STATE_READY,
@@ -77,6 +81,22 @@ def endpoint_id(value: str, *, field: str) -> str:
     if not value:
         raise InvalidInput("an endpoint needs an id", field=field, remedy="join container id and interface name by '/'")
     return _text(field, value)
+
+
+def check_report(report: registry_pb2.WatchRequest.Endpoints) -> None:
+    """A node has only so many pods. Raises InvalidInput."""
+    for field in ("upserted", "deleted_ids"):
+        if len(getattr(report, field)) > _ENDPOINTS:
+            raise InvalidInput(
+                f"{len(getattr(report, field))} endpoints in one report",
+                field=f"endpoints.{field}",
+                remedy=f"a node has at most {_ENDPOINTS}",
+            )
+
+
+def errors_from(ack: watch_pb2.Ack) -> dict[str, str]:
+    """What a node could not bring into force, by key; the first of them, since a node may fail at everything."""
+    return {error.key[:_TEXT_BYTES]: error.reason[:_TEXT_BYTES] for error in ack.errors[:_ERRORS]}
 
 
 def node_message(node: Node, endpoints: int = 0) -> registry_pb2.Node:
@@ -156,14 +176,16 @@ def _labels(field: str, labels: Mapping[str, str]) -> dict[str, str]:
     return {_text(field, name): _text(f"{field}.{name}"[:80], value) for name, value in labels.items()}
 
 
-def _addresses(field: str, addresses: Iterable[str]) -> tuple[str, ...]:
+def _addresses(field: str, addresses: Collection[str]) -> tuple[str, ...]:
+    if len(addresses) > _ADDRESSES:
+        raise InvalidInput(f"{len(addresses)} addresses", field=field, remedy=f"use at most {_ADDRESSES}")
     found = []
     for position, address in enumerate(addresses):
         try:
             found.append(str(ipaddress.ip_address(address)))
         except ValueError:
             raise InvalidInput(
-                f"{address!r} is not an IP address",
+                f"{address[:64]!r} is not an IP address",
                 field=f"{field}[{position}]",
                 remedy='write it like "10.0.0.7" or "2001:db8::7", without a prefix length',
             ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.api.registry.v1 import registry_pb2
+from services.api.watch.v1 import watch_pb2
 from services.registry import wire
 from services.registry.errors import InvalidInput
 from services.registry.model import Endpoint, Node, NodeState
@@ -89,3 +90,20 @@ def test_a_batch_names_what_came_and_what_went() -> None:
     assert [one.id for one in response.endpoints] == ["c1/eth0"]
     assert list(response.deleted_nodes) == ["node-2"]
     assert [(key.node, key.id) for key in response.deleted_endpoints] == [("node-2", "c2/eth0")]
+
+
+def test_what_no_node_can_have_is_refused() -> None:
+    many = ["10.0.0.1"] * 300
+    with pytest.raises(InvalidInput) as refused:
+        wire.endpoint_from(registry_pb2.Endpoint(id="c/eth0", addresses=many), node="n", field="endpoints.upserted[3]")
+    assert refused.value.field == "endpoints.upserted[3].addresses"
+    with pytest.raises(InvalidInput) as refused:
+        wire.check_report(registry_pb2.WatchRequest.Endpoints(deleted_ids=["c/eth0"] * 20_000))
+    assert refused.value.field == "endpoints.deleted_ids"
+
+
+def test_a_node_that_fails_at_everything_is_heard_within_bounds() -> None:
+    ack = watch_pb2.Ack(errors=[watch_pb2.ObjectError(key=f"node/{n}", reason="x" * 9999) for n in range(5000)])
+    heard = wire.errors_from(ack)
+    assert len(heard) == 1024
+    assert set(map(len, heard.values())) == {512}
