@@ -207,6 +207,7 @@ def main(argv: list[str]) -> list[Row]:
     rows: list[Row] = []
     runs: dict[int, Run] = {}
     targets = {100: "<= 1", 1000: "<= 6"}
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)  # as every service does
     for nodes in _sizes(options.nodes):
         run = asyncio.run(fleet(nodes, FreeBudget(), options.store, options.threads))
         runs[nodes] = run
