@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import heapq
 import itertools
 import resource
@@ -31,6 +32,7 @@ from ipam.ports import Budget, PoolStore
 from ipam.service import PoolService
 from ipam.store import SqlPoolStore
 from ipam.testing import FakeCloud, FreeBudget, LocalJournal, MemoryStore, on_loop
+from services.runtime.lifecycle import COLLECTOR_THRESHOLDS
 from services.runtime.store import migrate, open_database
 from tests.bench.report import Row
 
