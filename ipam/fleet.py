@@ -340,7 +340,9 @@ class Fleet:
             totals[2] += each.failed
 
 
-def restore(stored: Stored, *, now: float, monotonic: float, lease_s: float, backoff_cap_s: float) -> Fleet:
+def restore(
+    stored: Stored, *, now: float, monotonic: float, lease_s: float, backoff_cap_s: float, block_s: float
+) -> Fleet:
     """The fleet as the store has it. Durations are clamped, since the wall clock may have jumped meanwhile.
 
     Handshakes begin anew: no node has answered this replica yet. What is being released stays so.
@@ -361,7 +363,7 @@ def restore(stored: Stored, *, now: float, monotonic: float, lease_s: float, bac
     fleet.learn(limits=None, subnets=stored.subnets, groups=stored.security_groups)
     fleet.limits = {limits.instance_type: limits for limits in stored.limits}
     for block in stored.blocks:
-        fleet.blocks[block.subnet_id] = (block, monotonic + max(block.until_at - now, 0.0))
+        fleet.blocks[block.subnet_id] = (block, monotonic + min(max(block.until_at - now, 0.0), block_s))
     letters = [each for each in stored.dead_letters if not each.intent.node or each.intent.node in fleet.pools]
     for letter in sorted(letters, key=lambda each: each.died_at):
         fleet.put_dead(letter)

@@ -122,7 +122,7 @@ class PoolService:
         stored = await self.store.load()
         fleet = restore(
             stored, now=self.clock.now(), monotonic=self.clock.monotonic(), lease_s=self.config.lease_s,
-            backoff_cap_s=self.config.retry_cap_s,
+            backoff_cap_s=self.config.retry_cap_s, block_s=self.config.block_s,
         )  # fmt: skip
         self._carry_over(fleet)
         self._term = term = _Term(self, fleet, leader)

@@ -13,8 +13,7 @@ how it is kept fair:
   their pure form do; at 15 s it makes about 15 % fewer calls, ours are then 0.57 of them, and pods wait up to 15 s
 
 Calls are not all: ours keeps a small excess for longer, so its nodes hold about a fifth more idle addresses, which the
-last row states. The target is for a workload of this kind; one without bursts, or with pods that live for days, has
-less to save.
+last row states. The target is for this workload; with pods that come evenly and live for days there is less to save.
 
     python -m tests.bench churn -- --seed 7 --pods 1000 --nodes 50
 """

@@ -304,3 +304,17 @@ def test_no_call_begins_at_the_end_of_a_lease(ipam_site: IpamSite, monkeypatch: 
     ipam_site.executor.perform(intent_of(ipam_site), "w1")
     assert min(ends_at) >= CONFIG.lease_s * 2 / 3
     assert len(ipam_site.addresses()) == 8
+
+
+def test_a_subnet_is_not_passed_over_for_hours_after_the_wall_clock_was_set_back(ipam_sites: Sites) -> None:
+    site = ipam_sites(cloud=FakeCloud(subnets=TWO_SUBNETS[1:]), block_s=60.0)
+    site.node()
+    claim = site.run(site.service.claim(intent_of(site), "w1"))
+    assert claim is not None
+    report = Report(blocked_subnets={"subnet-b": "full"}, subnets=tuple(site.cloud.subnets()))
+    site.run(site.service.complete(claim.intent.id, claim.fence, Done(), report))
+    site.clock.jump(-3600)
+    site.new_service()
+    spec = NodeSpec("n1", claim.node.instance_id if claim.node else "")
+    site.run(site.service.announce(spec, Usage()))
+    seconds_until(site, lambda: len(site.addresses()) == 8, within_s=160)
