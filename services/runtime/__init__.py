@@ -3,6 +3,7 @@
 settings    one class a service: file < environment < flags (settings_load); errors and help for people (settings_text)
 addresses   "host:port" and "unix:/path"
 logging     structured logs, JSON or console, for our code and for libraries
+masking     takes secrets out of texts that people see: logs, errors, shown settings
 lifecycle   `run`: open in order, SERVING when bound, one SIGTERM closes in reverse; notify tells systemd
 clock       the machine's clock, as the domains want it
 pki, tls    an authority for small sites; certificates that are read again when they change
