@@ -49,6 +49,10 @@ class FollowState:
     last_error: str = ""
 
 
+class _NotOpenedError(Exception):
+    """The stream could not even be asked for, for lack of certificates, say."""
+
+
 class Follower(Generic[Request, Response]):
     """Follows one watch stream for as long as `run` runs.
 
@@ -98,8 +102,8 @@ class Follower(Generic[Request, Response]):
                 if _being_cancelled():
                     raise
                 error = "the stream was cut on this side"
-            except (grpc.RpcError, OSError) as exc:
-                error = describe(exc)
+            except (grpc.RpcError, OSError, _NotOpenedError) as exc:
+                error = str(exc) if isinstance(exc, _NotOpenedError) else describe(exc)
             except Exception as exc:  # noqa: BLE001 - one message must not end the stream for good
                 error = describe(exc)
                 self._log.exception("watch message could not be applied")
@@ -124,7 +128,12 @@ class Follower(Generic[Request, Response]):
         return True
 
     async def _follow_once(self) -> AsyncIterator[None]:
-        call = await self._open_stream(self.position)
+        try:
+            call = await self._open_stream(self.position)
+        except (grpc.RpcError, OSError):
+            raise
+        except Exception as exc:
+            raise _NotOpenedError(describe(exc)) from exc
         self._call = call
         try:
             async for response in call:

@@ -10,13 +10,14 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.api.watch.v1 import watch_pb2
 from services.runtime.client import aio_channel
 from services.runtime.server import GrpcServer, allow
-from services.runtime.settings import ServiceSettings
-from services.runtime.watch import Batch, Follower, Mirror, Position, Topic
+from services.runtime.settings import ServiceSettings, TlsSettings
+from services.runtime.watch import Batch, Follower, FollowState, Mirror, Position, Topic, follow
 
 SERVICE = "plimsoll.registry.v1.RegistryService"
 
@@ -223,3 +224,24 @@ async def test_a_subscriber_that_does_not_read_costs_the_server_nothing(watch_pa
             message = await call.read()
         assert set(mirror.state) == set(server.topic.snapshot())
         call.cancel()
+
+
+async def test_certificates_that_are_missing_are_named_and_waited_for(tmp_path: Path) -> None:
+    tls = TlsSettings(ca=tmp_path / "ca.pem", certificate=tmp_path / "node.pem", key=tmp_path / "node-key.pem")
+    told: asyncio.Queue[FollowState] = asyncio.Queue()
+
+    async def open_stream(position: Position) -> Any:
+        return registry_pb2_grpc.RegistryServiceStub(aio_channel("127.0.0.1:1", tls, "service/registry")).Watch()
+
+    async def apply(response: registry_pb2.WatchResponse) -> Mapping[str, str] | None:
+        return None
+
+    with capture_logs() as logs:
+        following = asyncio.create_task(follow("registry", open_stream, apply, on_state=told.put_nowait))
+        first, second = await told.get(), await told.get()
+        following.cancel()
+        await asyncio.wait([following])
+    assert not second.connected
+    assert "ca.pem" in first.last_error
+    assert "plimsoll pki issue" in first.last_error
+    assert [(each["log_level"], each["event"]) for each in logs] == [("info", "watch stream down")], "said once"
