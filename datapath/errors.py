@@ -4,7 +4,6 @@
     ├── InvalidEndpoint     a name, address or MTU that cannot be
     ├── NamespaceGone       the pod's network namespace does not exist
     ├── DeviceTaken         the pod has an interface of that name which is not ours
-    ├── InterfaceMissing    no device of this node has the MAC of a cloud interface
     ├── NotWired            the kernel does not hold what it should for an endpoint
     └── KernelRefused       a netlink request failed; `errno` tells with what
 
@@ -47,10 +46,6 @@ class NamespaceGone(DatapathError):
 
 class DeviceTaken(DatapathError):
     kind = "conflict"
-
-
-class InterfaceMissing(DatapathError):
-    kind = "unavailable"
 
 
 class NotWired(DatapathError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import Final
 
 PROTOCOL: Final = 80
@@ -167,7 +167,3 @@ class RoutingReport:
     problems: Mapping[str, str] = field(default_factory=dict)
     added: int = 0
     removed: int = 0
-
-
-def is_ipv4(address: str) -> bool:
-    return isinstance(ip_address(address), IPv4Address)

@@ -103,13 +103,6 @@ class Child:
                         await self._process.wait()
                         return
 
-    def freeze(self) -> None:
-        """SIGSTOP: alive and silent, as a machine that hangs."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
     def last_lines(self, count: int = _LAST_LINES) -> list[str]:
         try:
             return self.log.read_text(errors="replace").splitlines()[-count:]

@@ -49,9 +49,6 @@ class DirectQueue:
         heapq.heapify(self._items)
         return item[3]
 
-    def next_at(self) -> float | None:
-        return min((item[1] for item in self._items), default=None)
-
     def lose(self) -> None:
         self._items.clear()
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -23,12 +23,6 @@ PARALLEL = 16
 
 T = TypeVar("T")
 Stub = TypeVar("Stub")
-
-
-class Paged(Protocol):
-    """A listing's request or answer, as generated from the protos."""
-
-    page_token: str
 
 
 @contextmanager
