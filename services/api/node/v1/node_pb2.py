@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fservices/api/node/v1/node.proto\x12\x10plimsoll.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x7f\n\nConnection\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x05 \x01(\t\"\x98\x01\n\x0fInterfaceStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65vice_index\x18\x03 \x01(\r\x12\x11\n\tavailable\x18\x04 \x01(\r\x12\x0e\n\x06in_use\x18\x05 \x01(\r\x12\x0f\n\x07\x63ooling\x18\x06 \x01(\r\x12\x0e\n\x06\x66\x65nced\x18\x07 \x01(\r\x12\x0f\n\x07problem\x18\x08 \x01(\t\"\xa6\x02\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x31\n\x0b\x63onnections\x18\x03 \x03(\x0b\x32\x1c.plimsoll.node.v1.Connection\x12\x35\n\ninterfaces\x18\x04 \x03(\x0b\x32!.plimsoll.node.v1.InterfaceStatus\x12\x11\n\tavailable\x18\x05 \x01(\r\x12\x0e\n\x06in_use\x18\x06 \x01(\r\x12\x0f\n\x07\x63ooling\x18\x07 \x01(\r\x12\x0e\n\x06\x66\x65nced\x18\x08 \x01(\r\x12\x14\n\x0cwaiting_pods\x18\t \x01(\r\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd3\x01\n\x08\x45ndpoint\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0einterface_name\x18\x02 \x01(\t\x12\x0b\n\x03pod\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x1a\n\x12\x63loud_interface_id\x18\x05 \x01(\t\x12\x13\n\x0bhost_device\x18\x06 \x01(\t\x12\x0b\n\x03mac\x18\x07 \x01(\t\x12\r\n\x05netns\x18\x08 \x01(\t\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14ListEndpointsRequest\"F\n\x15ListEndpointsResponse\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.plimsoll.node.v1.Endpoint\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03pod\x18\x01 \x01(\t\"J\n\x07\x46inding\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\">\n\x0f\x45xplainResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.plimsoll.node.v1.Finding2\x95\x02\n\x0bNodeService\x12T\n\tGetStatus\x12\".plimsoll.node.v1.GetStatusRequest\x1a#.plimsoll.node.v1.GetStatusResponse\x12`\n\rListEndpoints\x12&.plimsoll.node.v1.ListEndpointsRequest\x1a\'.plimsoll.node.v1.ListEndpointsResponse\x12N\n\x07\x45xplain\x12 .plimsoll.node.v1.ExplainRequest\x1a!.plimsoll.node.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fservices/api/node/v1/node.proto\x12\x10plimsoll.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x7f\n\nConnection\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x05 \x01(\t\"\x98\x01\n\x0fInterfaceStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65vice_index\x18\x03 \x01(\r\x12\x11\n\tavailable\x18\x04 \x01(\r\x12\x0e\n\x06in_use\x18\x05 \x01(\r\x12\x0f\n\x07\x63ooling\x18\x06 \x01(\r\x12\x0e\n\x06\x66\x65nced\x18\x07 \x01(\r\x12\x0f\n\x07problem\x18\x08 \x01(\t\"\xa6\x02\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x31\n\x0b\x63onnections\x18\x03 \x03(\x0b\x32\x1c.plimsoll.node.v1.Connection\x12\x35\n\ninterfaces\x18\x04 \x03(\x0b\x32!.plimsoll.node.v1.InterfaceStatus\x12\x11\n\tavailable\x18\x05 \x01(\r\x12\x0e\n\x06in_use\x18\x06 \x01(\r\x12\x0f\n\x07\x63ooling\x18\x07 \x01(\r\x12\x0e\n\x06\x66\x65nced\x18\x08 \x01(\r\x12\x14\n\x0cwaiting_pods\x18\t \x01(\r\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x02\n\x08\x45ndpoint\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0einterface_name\x18\x02 \x01(\t\x12\x0b\n\x03pod\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x1a\n\x12\x63loud_interface_id\x18\x05 \x01(\t\x12\x13\n\x0bhost_device\x18\x06 \x01(\t\x12\x0b\n\x03mac\x18\x07 \x01(\t\x12\r\n\x05netns\x18\x08 \x01(\t\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x64\x64ress6\x18\n \x01(\t\x12\x36\n\x06labels\x18\x0b \x03(\x0b\x32&.plimsoll.node.v1.Endpoint.LabelsEntry\x12\x10\n\x08identity\x18\x0c \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x14ListEndpointsRequest\"F\n\x15ListEndpointsResponse\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.plimsoll.node.v1.Endpoint\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03pod\x18\x01 \x01(\t\"J\n\x07\x46inding\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\">\n\x0f\x45xplainResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.plimsoll.node.v1.Finding2\x95\x02\n\x0bNodeService\x12T\n\tGetStatus\x12\".plimsoll.node.v1.GetStatusRequest\x1a#.plimsoll.node.v1.GetStatusResponse\x12`\n\rListEndpoints\x12&.plimsoll.node.v1.ListEndpointsRequest\x1a\'.plimsoll.node.v1.ListEndpointsResponse\x12N\n\x07\x45xplain\x12 .plimsoll.node.v1.ExplainRequest\x1a!.plimsoll.node.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'services.api.node.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ENDPOINT_LABELSENTRY']._loaded_options = None
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATUSREQUEST']._serialized_start=86
   _globals['_GETSTATUSREQUEST']._serialized_end=104
   _globals['_CONNECTION']._serialized_start=106
@@ -41,17 +43,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE']._serialized_start=391
   _globals['_GETSTATUSRESPONSE']._serialized_end=685
   _globals['_ENDPOINT']._serialized_start=688
-  _globals['_ENDPOINT']._serialized_end=899
-  _globals['_LISTENDPOINTSREQUEST']._serialized_start=901
-  _globals['_LISTENDPOINTSREQUEST']._serialized_end=923
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=925
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=995
-  _globals['_EXPLAINREQUEST']._serialized_start=997
-  _globals['_EXPLAINREQUEST']._serialized_end=1026
-  _globals['_FINDING']._serialized_start=1028
-  _globals['_FINDING']._serialized_end=1102
-  _globals['_EXPLAINRESPONSE']._serialized_start=1104
-  _globals['_EXPLAINRESPONSE']._serialized_end=1166
-  _globals['_NODESERVICE']._serialized_start=1169
-  _globals['_NODESERVICE']._serialized_end=1446
+  _globals['_ENDPOINT']._serialized_end=1038
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=993
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=1038
+  _globals['_LISTENDPOINTSREQUEST']._serialized_start=1040
+  _globals['_LISTENDPOINTSREQUEST']._serialized_end=1062
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=1064
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=1134
+  _globals['_EXPLAINREQUEST']._serialized_start=1136
+  _globals['_EXPLAINREQUEST']._serialized_end=1165
+  _globals['_FINDING']._serialized_start=1167
+  _globals['_FINDING']._serialized_end=1241
+  _globals['_EXPLAINRESPONSE']._serialized_start=1243
+  _globals['_EXPLAINRESPONSE']._serialized_end=1305
+  _globals['_NODESERVICE']._serialized_start=1308
+  _globals['_NODESERVICE']._serialized_end=1585
 # @@protoc_insertion_point(module_scope)

@@ -161,6 +161,26 @@ Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 class Endpoint(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTAINER_ID_FIELD_NUMBER: _builtins.int
     INTERFACE_NAME_FIELD_NUMBER: _builtins.int
     POD_FIELD_NUMBER: _builtins.int
@@ -170,16 +190,26 @@ class Endpoint(_message.Message):
     MAC_FIELD_NUMBER: _builtins.int
     NETNS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     interface_name: _builtins.str
     pod: _builtins.str
     address: _builtins.str
+    """The address that was leased: IPv4, but for pods that have IPv6 alone."""
     cloud_interface_id: _builtins.str
     host_device: _builtins.str
     mac: _builtins.str
     netns: _builtins.str
+    address6: _builtins.str
+    """The IPv6 address that goes with an IPv4 one, if there is one."""
+    identity: _builtins.int
+    """As the registry has told it; 0: not yet."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -192,10 +222,13 @@ class Endpoint(_message.Message):
         mac: _builtins.str = ...,
         netns: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        address6: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        identity: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cloud_interface_id", b"cloud_interface_id", "container_id", b"container_id", "created_at", b"created_at", "host_device", b"host_device", "interface_name", b"interface_name", "mac", b"mac", "netns", b"netns", "pod", b"pod"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "cloud_interface_id", b"cloud_interface_id", "container_id", b"container_id", "created_at", b"created_at", "host_device", b"host_device", "identity", b"identity", "interface_name", b"interface_name", "labels", b"labels", "mac", b"mac", "netns", b"netns", "pod", b"pod"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,11 @@ class RegistryServiceStub:
                 request_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListEndpointsRequest.SerializeToString,
                 response_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListEndpointsResponse.FromString,
                 _registered_method=True)
+        self.ListIdentities = channel.unary_unary(
+                '/plimsoll.registry.v1.RegistryService/ListIdentities',
+                request_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesRequest.SerializeToString,
+                response_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesResponse.FromString,
+                _registered_method=True)
         self.DeleteNode = channel.unary_unary(
                 '/plimsoll.registry.v1.RegistryService/DeleteNode',
                 request_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.DeleteNodeRequest.SerializeToString,
@@ -92,6 +97,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListIdentities(self, request, context):
+        """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteNode(self, request, context):
         """Forgets a node that will not come back, with its endpoints. Fails while its heartbeat is fresh.
         """
@@ -121,6 +133,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListEndpoints,
                     request_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListEndpointsRequest.FromString,
                     response_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListEndpointsResponse.SerializeToString,
+            ),
+            'ListIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentities,
+                    request_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesRequest.FromString,
+                    response_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesResponse.SerializeToString,
             ),
             'DeleteNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteNode,
@@ -237,6 +254,33 @@ class RegistryService:
             '/plimsoll.registry.v1.RegistryService/ListEndpoints',
             services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListEndpointsRequest.SerializeToString,
             services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListEndpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plimsoll.registry.v1.RegistryService/ListIdentities',
+            services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesRequest.SerializeToString,
+            services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesResponse.FromString,
             options,
             channel_credentials,
             insecure,

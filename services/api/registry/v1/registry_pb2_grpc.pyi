@@ -40,6 +40,8 @@ class RegistryServiceStub:
     GetNode: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetNodeRequest, _registry_pb2.GetNodeResponse]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListNodesRequest, _registry_pb2.ListNodesResponse]
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointsRequest, _registry_pb2.ListEndpointsResponse]
+    ListIdentities: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListIdentitiesRequest, _registry_pb2.ListIdentitiesResponse]
+    """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go."""
     DeleteNode: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteNodeRequest, _registry_pb2.DeleteNodeResponse]
     """Forgets a node that will not come back, with its endpoints. Fails while its heartbeat is fresh."""
 
@@ -55,6 +57,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetNode: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetNodeRequest, _registry_pb2.GetNodeResponse]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListNodesRequest, _registry_pb2.ListNodesResponse]  # type: ignore[assignment]
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointsRequest, _registry_pb2.ListEndpointsResponse]  # type: ignore[assignment]
+    ListIdentities: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListIdentitiesRequest, _registry_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
+    """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go."""
     DeleteNode: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteNodeRequest, _registry_pb2.DeleteNodeResponse]  # type: ignore[assignment]
     """Forgets a node that will not come back, with its endpoints. Fails while its heartbeat is fresh."""
 
@@ -91,6 +95,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListEndpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListEndpointsResponse, _abc.Awaitable[_registry_pb2.ListEndpointsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListIdentities(
+        self,
+        request: _registry_pb2.ListIdentitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListIdentitiesResponse, _abc.Awaitable[_registry_pb2.ListIdentitiesResponse]]:
+        """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go."""
 
     @_abc_1.abstractmethod
     def DeleteNode(
