@@ -2,6 +2,8 @@
 
     DatapathError
     ├── InvalidEndpoint     a name, address or MTU that cannot be
+    ├── InvalidFilter       a filter of events or flows names what cannot be
+    ├── UnknownPod          no pod of this node has that name
     ├── NamespaceGone       the pod's network namespace does not exist
     ├── DeviceTaken         the pod has an interface of that name which is not ours
     ├── NotWired            the kernel does not hold what it should for an endpoint
@@ -38,6 +40,14 @@ class DatapathError(Exception):
 
 class InvalidEndpoint(DatapathError):
     kind = "invalid"
+
+
+class InvalidFilter(DatapathError):
+    kind = "invalid"
+
+
+class UnknownPod(DatapathError):
+    kind = "not_found"
 
 
 class NamespaceGone(DatapathError):
