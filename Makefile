@@ -4,7 +4,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check bench proto cni format clean
+.PHONY: help setup lab test check bench proto cni bpf format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -15,16 +15,19 @@ setup:  ## Install missing apt packages and the virtual environment
 cni: setup  ## Build the CNI plugin
 	@$(MAKE) --no-print-directory -C services/node/cni
 
-lab: cni  ## Run a whole Plimsoll on this machine; ARGS="--nodes 5 --pods 20 --once"
+bpf: setup  ## Build the eBPF programs
+	@$(MAKE) --no-print-directory -s -C bpf
+
+lab: cni bpf  ## Run a whole Plimsoll on this machine; ARGS="--nodes 5 --pods 20 --once"
 	@$(PY) -m lab $(ARGS)
 
-test: cni  ## Run all tests; ARGS="-k watermarks" runs some
+test: cni bpf  ## Run all tests; ARGS="-k watermarks" runs some
 	@$(PY) -m pytest $(ARGS)
 
 check: setup  ## Lint, types, imports, protos
 	@deploy/check.sh
 
-bench: cni  ## Run the benchmarks and print their table
+bench: cni bpf  ## Run the benchmarks and print their table
 	@$(PY) -m tests.bench $(ARGS)
 
 proto: setup  ## Regenerate the stubs from the protos
@@ -32,7 +35,9 @@ proto: setup  ## Regenerate the stubs from the protos
 
 format: setup  ## Format Python, C and protos
 	@.venv/bin/ruff check --fix-only -q . ; .venv/bin/ruff format -q . ; .venv/bin/buf format -w
+	@clang-format-19 --style=file:bpf/.clang-format -i bpf/*.bpf.c bpf/include/*.h tests/datapath/bpf/*.c
 
 clean:  ## Remove what builds and tests left behind
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@$(MAKE) --no-print-directory -C services/node/cni clean
+	@$(MAKE) --no-print-directory -C bpf clean

@@ -31,8 +31,13 @@ breaking() {
     buf breaking --against ".git#ref=$base"
 }
 
+bpf_format() {
+    clang-format-19 --style=file:bpf/.clang-format --dry-run -Werror bpf/*.bpf.c bpf/include/*.h tests/datapath/bpf/*.c
+}
+
 run "ruff" ruff check .
 run "format" ruff format --check -q .
+run "bpf format" bpf_format
 run "mypy" mypy
 run "imports" lint-imports --no-cache
 run "protos" buf lint
