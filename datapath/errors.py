@@ -4,10 +4,17 @@
     ├── InvalidEndpoint     a name, address or MTU that cannot be
     ├── InvalidFilter       a filter of events or flows names what cannot be
     ├── UnknownPod          no pod of this node has that name
+    ├── InvalidSetting      a setting, or a configuration file, that cannot be
+    ├── InvalidPolicy       a rule of a policy that cannot be
     ├── NamespaceGone       the pod's network namespace does not exist
     ├── DeviceTaken         the pod has an interface of that name which is not ours
     ├── NotWired            the kernel does not hold what it should for an endpoint
-    └── KernelRefused       a netlink request failed; `errno` tells with what
+    ├── KernelRefused       a netlink request failed; `errno` tells with what
+    └── BpfError            eBPF objects, maps, programs and links
+        ├── BpfRefused      bpf(2) or libbpf failed; `errno` tells with what
+        ├── VerifierRefused the kernel does not accept a program; `log` tells why, shortened
+        ├── LayoutChanged   a pinned map holds another layout, and nothing knows how to migrate it
+        └── NotLoaded       a pin or an object file that should be there is not
 
 Same shape as the other domains' errors: `kind`, `message`, `field`, `remedy`, `retry_after_s`.
 """
@@ -50,6 +57,14 @@ class UnknownPod(DatapathError):
     kind = "not_found"
 
 
+class InvalidSetting(DatapathError):
+    kind = "invalid"
+
+
+class InvalidPolicy(DatapathError):
+    kind = "invalid"
+
+
 class NamespaceGone(DatapathError):
     kind = "not_found"
 
@@ -71,3 +86,50 @@ class KernelRefused(DatapathError):
         remedy = "run the daemon as root with CAP_NET_ADMIN" if errno == errno_names.EPERM else ""
         super().__init__(text, remedy=remedy)
         self.errno = errno
+
+
+class BpfError(DatapathError):
+    """Root of what goes wrong with eBPF."""
+
+
+class BpfRefused(BpfError):
+    """`errno` is the kernel's error number, positive. `done`: how many entries of a batch were done before it."""
+
+    def __init__(self, what: str, errno: int, said: str = "", *, done: int = 0) -> None:
+        name = errno_names.errorcode.get(errno, str(errno))
+        text = f"eBPF: cannot {what}: {os.strerror(errno)} ({name})" + (f"; {said}" if said else "")
+        remedy = "run the daemon as root with CAP_BPF and CAP_NET_ADMIN" if errno == errno_names.EPERM else ""
+        super().__init__(text, remedy=remedy)
+        self.errno = errno
+        self.done = done
+
+
+class VerifierRefused(BpfError):
+    """`log`: the end of the verifier's log with the failing lines of source; a screenful at most."""
+
+    def __init__(self, program: str, log: str) -> None:
+        super().__init__(
+            f"the kernel's verifier refuses program {program}:\n{log}",
+            remedy="report this with the kernel's version (uname -r); the release before may still load",
+        )
+        self.program = program
+        self.log = log
+
+
+class LayoutChanged(BpfError):
+    """`old` and `new` describe the layouts of map `map`."""
+
+    kind = "precondition"
+
+    def __init__(self, map_name: str, old: str, new: str) -> None:
+        super().__init__(
+            f"the pinned map {map_name} holds {old}; this build has {new}, and knows no way from one to the other",
+            remedy="go back to the build before, or run `plimsoll node cleanup` (open connections are forgotten)",
+        )
+        self.map = map_name
+        self.old = old
+        self.new = new
+
+
+class NotLoaded(BpfError):
+    kind = "not_found"
