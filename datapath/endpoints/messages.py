@@ -4,6 +4,9 @@
          169.254.1.1 at HOST_MAC (permanent neighbour)      <address>/32 dev plm..., at the pod's MAC (permanent)
          default via 169.254.1.1
 
+IPv6 is the same with /128 and the gateway fe80::506c:4d01; a pod has either or both, all in the same system calls. Its
+address is used at once (nodad): nobody else is on the link, and the node says whose it is.
+
 No address sits on the host's end and nobody asks by ARP, so there is nothing to time out or to spoof. The pair is
 created with its far end already in the pod's namespace: moving a device between namespaces costs the kernel two grace
 periods (16 ms), creating it in place 0.5 ms. That is why no pairs are kept ready.
@@ -13,15 +16,16 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from datapath import netlink
-from datapath.model import HOST_MAC, POD_GATEWAY, PROTOCOL, Endpoint
+from datapath.model import HOST_MAC, MAIN_TABLE, POD_GATEWAY, POD_GATEWAY6, PROTOCOL, Endpoint
 from datapath.netlink import Request, request
 
 _UP: Final = {"flags": 1, "change": 1}
 _PERMANENT: Final = 0x80
-_MAIN: Final = 254
+_NODAD: Final = 0x02
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _UNICAST: Final = 1
 _ONLINK: Final = 4
@@ -50,47 +54,41 @@ def create_pair(endpoint: Endpoint, netns_descriptor: int) -> Request:
 
 
 def pod_side(endpoint: Endpoint, link_index: int) -> list[Request]:
-    """Up, address, gateway and default route; to be sent from the pod's namespace."""
-    family = socket.AF_INET
-    return [
-        request(
-            netlink.RTM_SETLINK,
-            netlink.REQUEST,
-            {"index": link_index, **_UP},
-            [],
-            what=f"bring {endpoint.device} up",
-        ),
-        request(
-            netlink.RTM_NEWADDR,
-            netlink.REPLACE,
-            {"family": family, "prefixlen": 32, "index": link_index},
-            [("IFA_LOCAL", endpoint.address), ("IFA_ADDRESS", endpoint.address)],
-            what=f"give {endpoint.device} the address {endpoint.address}",
-        ),
-        request(
-            netlink.RTM_NEWNEIGH,
-            netlink.REPLACE,
-            {"family": family, "ifindex": link_index, "state": _PERMANENT},
-            [("NDA_DST", POD_GATEWAY), ("NDA_LLADDR", HOST_MAC)],
-            what=f"tell the pod where {POD_GATEWAY} is",
-        ),
-        _route(f"{POD_GATEWAY}", 32, link_index, scope=_SCOPE_LINK),
-        _route("", 0, link_index, gateway=POD_GATEWAY),
-    ]
+    """Up, addresses, gateways and default routes; to be sent from the pod's namespace."""
+    up = request(
+        netlink.RTM_SETLINK, netlink.REQUEST, {"index": link_index, **_UP}, [], what=f"bring {endpoint.device} up"
+    )
+    requests = [up]
+    for address in endpoint.addresses:
+        family, whole = _family(address)
+        gateway = POD_GATEWAY if family == socket.AF_INET else POD_GATEWAY6
+        flags = 0 if family == socket.AF_INET else _NODAD
+        requests += [
+            request(
+                netlink.RTM_NEWADDR,
+                netlink.REPLACE,
+                {"family": family, "prefixlen": whole, "index": link_index, "flags": flags},
+                [("IFA_LOCAL", address), ("IFA_ADDRESS", address)],
+                what=f"give {endpoint.device} the address {address}",
+            ),
+            _neighbour(gateway, HOST_MAC, link_index, f"tell the pod where {gateway} is"),
+            _route(family, gateway, whole, link_index, scope=_SCOPE_LINK),
+            _route(family, "", 0, link_index, gateway=gateway),
+        ]
+    return requests
 
 
-def host_side(address: str, mac: str, link_index: int, host_device: str) -> list[Request]:
+def host_side(addresses: Sequence[str], mac: str, link_index: int, host_device: str) -> list[Request]:
     """The way to the pod; to be sent from the node's namespace."""
-    return [
-        request(
-            netlink.RTM_NEWNEIGH,
-            netlink.REPLACE,
-            {"family": socket.AF_INET, "ifindex": link_index, "state": _PERMANENT},
-            [("NDA_DST", address), ("NDA_LLADDR", mac)],
-            what=f"tell the node where {address} is",
-        ),
-        _route(address, 32, link_index, scope=_SCOPE_LINK, what=f"route {address} to {host_device}"),
-    ]
+    requests = []
+    for address in addresses:
+        family, whole = _family(address)
+        what = f"route {address} to {host_device}"
+        requests += [
+            _neighbour(address, mac, link_index, f"tell the node where {address} is"),
+            _route(family, address, whole, link_index, scope=_SCOPE_LINK, what=what),
+        ]
+    return requests
 
 
 def alias(host_device: str, text: str) -> Request:
@@ -127,13 +125,32 @@ def delete_group(group: int) -> Request:
     return request(netlink.RTM_DELLINK, netlink.REQUEST, {}, attributes, what="remove pairs", ignore=ignore)
 
 
+def _family(address: str) -> tuple[int, int]:
+    """Family, and the prefix length of one address."""
+    return (socket.AF_INET6, 128) if ":" in address else (socket.AF_INET, 32)
+
+
+def _neighbour(address: str, mac: str, link_index: int, what: str) -> Request:
+    fields = {"family": _family(address)[0], "ifindex": link_index, "state": _PERMANENT}
+    return request(
+        netlink.RTM_NEWNEIGH, netlink.REPLACE, fields, [("NDA_DST", address), ("NDA_LLADDR", mac)], what=what
+    )
+
+
 def _route(
-    destination: str, length: int, link_index: int, *, gateway: str = "", scope: int = _SCOPE_UNIVERSE, what: str = ""
+    family: int,
+    destination: str,
+    length: int,
+    link_index: int,
+    *,
+    gateway: str = "",
+    scope: int = _SCOPE_UNIVERSE,
+    what: str = "",
 ) -> Request:
     fields = {
-        "family": socket.AF_INET,
+        "family": family,
         "dst_len": length,
-        "table": _MAIN,
+        "table": MAIN_TABLE,
         "proto": PROTOCOL,
         "scope": scope,
         "type": _UNICAST,

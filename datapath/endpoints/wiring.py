@@ -11,10 +11,9 @@ import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final
 
-from datapath import observe
+from datapath import observe, sysctls
 from datapath.endpoints import messages
 from datapath.errors import DatapathError, DeviceTaken, InvalidEndpoint, KernelRefused, NotWired
 from datapath.model import HOST_PREFIX, Endpoint, Found, Link
@@ -23,8 +22,8 @@ from datapath.netlink import NetlinkSocket
 
 _DEVICE_NAME: Final = re.compile(r"[^\s/:]{1,15}")
 _MTU_RANGE: Final = (68, 65535)
+_LEAST_MTU6: Final = 1280
 _DOOMED_GROUP: Final = 0x504C4D
-_FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 @dataclass(slots=True)
@@ -41,13 +40,18 @@ class KernelEndpoints:
         self._removals: list[_Removal] = []
         self._removals_lock = threading.Lock()
         self._remove_lock = threading.Lock()
+        self._ready6 = False
+        self._ready6_lock = threading.Lock()
 
     def prepare(self) -> None:
-        try:
-            if _FORWARD.read_text().strip() != "1":
-                _FORWARD.write_text("1")
-        except OSError as error:
-            raise KernelRefused("forward packets (net.ipv4.ip_forward)", error.errno or 0) from error
+        sysctls.forward4()
+
+    def _prepare6(self) -> None:
+        """With the first pod that needs it: nodes without IPv6 pods stay as their administrator set them."""
+        with self._ready6_lock:
+            if not self._ready6:
+                sysctls.forward6()
+                self._ready6 = True
 
     def wire(self, endpoint: Endpoint) -> None:
         _validate(endpoint)
@@ -68,13 +72,21 @@ class KernelEndpoints:
                 raise
 
     def _dress(self, endpoint: Endpoint, netns: int, host: NetlinkSocket) -> None:
+        # Before the pod can say a word: a pod that plays router must not get the node's routes.
+        sysctls.ignore_routers6(endpoint.host_device)
         with visiting(netns):
             pod = NetlinkSocket()
             index = _index(endpoint.device)
+            if endpoint.address6:
+                sysctls.ignore_routers6(endpoint.device)
+                sysctls.speak6(endpoint.device)
         with pod:
             pod.run(messages.pod_side(endpoint, index))
         host_index = _index(endpoint.host_device)
-        requests = messages.host_side(endpoint.address, endpoint.mac, host_index, endpoint.host_device)
+        if endpoint.address6:
+            self._prepare6()
+            sysctls.speak6(endpoint.host_device)
+        requests = messages.host_side(endpoint.addresses, endpoint.mac, host_index, endpoint.host_device)
         # The label goes first: a device that has its route is known to be whose it is.
         labels = [messages.alias(endpoint.host_device, endpoint.label)] if endpoint.label else []
         host.run([*labels, *requests])
@@ -137,18 +149,25 @@ class KernelEndpoints:
                 raise NotWired(
                     f"{endpoint.host_device} is missing or down on the node", remedy="delete and add the pod"
                 )
-            if (endpoint.address, link.index) not in observe.routes(host)[1]:
-                raise NotWired(
-                    f"the node has no route to {endpoint.address} by {endpoint.host_device}",
-                    remedy="restart the node daemon: it puts back what is missing",
-                )
+            routes = observe.routes(host)[1]
+            for address in endpoint.addresses:
+                if (address, link.index) not in routes:
+                    raise NotWired(
+                        f"the node has no route to {address} by {endpoint.host_device}",
+                        remedy="restart the node daemon: it puts back what is missing",
+                    )
 
     def found(self) -> Sequence[Found]:
         with NetlinkSocket() as host:
             links = {link.index: link for link in observe.links(host) if link.name.startswith(HOST_PREFIX)}
             routes = observe.routes(host)[1]
+        addresses: dict[int, dict[bool, str]] = {}
+        for address, index in sorted(routes):
+            if index in links:
+                addresses.setdefault(index, {})[":" in address] = address
         return [
-            Found(links[index].name, address, links[index].label) for address, index in sorted(routes) if index in links
+            Found(links[index].name, both.get(False, ""), links[index].label, both.get(True, ""))
+            for index, both in addresses.items()
         ]
 
     def restore(self, endpoints: Collection[Endpoint]) -> Sequence[str]:
@@ -158,16 +177,19 @@ class KernelEndpoints:
             _, pod_routes = observe.routes(host)
             for endpoint in endpoints:
                 link = links.get(endpoint.host_device)
+                whose = f"{endpoint.host_device} for {' and '.join(endpoint.addresses)}"
                 try:
+                    if endpoint.address6:
+                        self._prepare6()
                     if link is None:
                         self.wire(endpoint)
-                        done.append(f"{endpoint.host_device} for {endpoint.address} was missing and is back")
-                    elif (endpoint.address, link.index) not in pod_routes:
-                        requests = messages.host_side(endpoint.address, endpoint.mac, link.index, link.name)
-                        host.run(requests)
-                        done.append(f"the route to {endpoint.address} was missing and is back")
+                        done.append(f"{whose} was missing and is back")
+                        continue
+                    lost = [one for one in endpoint.addresses if (one, link.index) not in pod_routes]
+                    host.run(messages.host_side(lost, endpoint.mac, link.index, link.name))
+                    done += [f"the route to {one} was missing and is back" for one in lost]
                 except DatapathError as error:
-                    done.append(f"{endpoint.host_device} for {endpoint.address} cannot be put back: {error.message}")
+                    done.append(f"{whose} cannot be put back: {error.message}")
         return done
 
 
@@ -179,10 +201,13 @@ def _check_pod(endpoint: Endpoint, pod: NetlinkSocket) -> None:
     if link.mac != endpoint.mac:
         raise NotWired(f"{endpoint.device} has MAC {link.mac}, not {endpoint.mac}", remedy=remedy)
     held = {one.address for one, _, _ in observe.addresses(pod) if one.link_index == link.index}
-    if endpoint.address not in held:
-        raise NotWired(f"{endpoint.device} lacks the address {endpoint.address}", remedy=remedy)
-    if not any(destination == "0.0.0.0" for destination, _ in observe.routes(pod)[1]):  # noqa: S104  nothing is bound
-        raise NotWired("the pod has no default route of ours", remedy=remedy)
+    destinations = {destination for destination, _ in observe.routes(pod)[1]}
+    for address in endpoint.addresses:
+        if address not in held:
+            raise NotWired(f"{endpoint.device} lacks the address {address}", remedy=remedy)
+        family, words = (socket.AF_INET6, "IPv6") if ":" in address else (socket.AF_INET, "IPv4")
+        if observe.ANY[family] not in destinations:
+            raise NotWired(f"the pod has no default route of ours for {words}", remedy=remedy)
 
 
 def _validate(endpoint: Endpoint) -> None:
@@ -194,12 +219,24 @@ def _validate(endpoint: Endpoint) -> None:
         )
     if endpoint.mtu and not _MTU_RANGE[0] <= endpoint.mtu <= _MTU_RANGE[1]:
         raise InvalidEndpoint(f"MTU {endpoint.mtu} is not in {_MTU_RANGE[0]}..{_MTU_RANGE[1]}", field="mtu")
+    for text, version, name in ((endpoint.address, 4, "address"), (endpoint.address6, 6, "address6")):
+        if text:
+            _validate_address(text, version, name)
+    if not endpoint.addresses:
+        raise InvalidEndpoint("a pod needs an address", field="address")
+    if endpoint.address6 and endpoint.mtu and endpoint.mtu < _LEAST_MTU6:
+        raise InvalidEndpoint(f"MTU {endpoint.mtu} is too small for IPv6, which needs {_LEAST_MTU6}", field="mtu")
+
+
+def _validate_address(text: str, version: int, field: str) -> None:
     try:
-        version = ip_address(endpoint.address).version
+        address = ip_address(text)
     except ValueError as error:
-        raise InvalidEndpoint(f"{endpoint.address!r} is no address", field="address") from error
-    if version != 4:
-        raise InvalidEndpoint(f"{endpoint.address} is not IPv4", field="address")
+        raise InvalidEndpoint(f"{text!r} is no address", field=field) from error
+    if address.version != version:
+        raise InvalidEndpoint(f"{text} is not IPv{version}", field=field)
+    if str(address) != text:
+        raise InvalidEndpoint(f"{text} is to be written {address}", field=field)
 
 
 def _index(device: str) -> int:

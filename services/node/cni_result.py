@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from datapath.model import HOST_MAC, POD_GATEWAY
+from datapath.model import HOST_MAC, POD_GATEWAY, POD_GATEWAY6
 from services.node.cni_request import CHECK_FAILED, CniError
 from services.node.pods import Attached
 
@@ -22,15 +22,20 @@ def result(attached: Attached, version: str, previous: Mapping[str, Any] | None 
     pod: dict[str, Any] = {"name": endpoint.device, "mac": endpoint.mac, "sandbox": endpoint.netns}
     if version == "1.1.0" and endpoint.mtu:
         host["mtu"] = pod["mtu"] = endpoint.mtu
-    address: dict[str, Any] = {"interface": ours, "address": f"{endpoint.address}/32", "gateway": POD_GATEWAY}
-    if version < "1.0.0":
-        address["version"] = "4"
+    addresses, routes = [], []
+    for one in endpoint.addresses:
+        family, prefix, gateway = ("6", 128, POD_GATEWAY6) if ":" in one else ("4", 32, POD_GATEWAY)
+        address: dict[str, Any] = {"interface": ours, "address": f"{one}/{prefix}", "gateway": gateway}
+        if version < "1.0.0":
+            address["version"] = family
+        addresses.append(address)
+        routes.append({"dst": "::/0" if family == "6" else "0.0.0.0/0", "gw": gateway})
     body = {
         **before,
         "cniVersion": version,
         "interfaces": [*interfaces, host, pod],
-        "ips": [*(before.get("ips") or []), address],
-        "routes": [*(before.get("routes") or []), {"dst": "0.0.0.0/0", "gw": POD_GATEWAY}],
+        "ips": [*(before.get("ips") or []), *addresses],
+        "routes": [*(before.get("routes") or []), *routes],
         "dns": before.get("dns") or {},
     }
     return msgspec.json.encode(body) + b"\n"
@@ -42,6 +47,8 @@ def compare(attached: Attached, previous: Mapping[str, Any]) -> None:
     interfaces = [one for one in previous.get("interfaces") or [] if isinstance(one, dict)]
     if not any(one.get("name") == endpoint.device and one.get("mac") == endpoint.mac for one in interfaces):
         raise CniError(CHECK_FAILED, f"prevResult does not name {endpoint.device} with MAC {endpoint.mac}")
-    addresses = [one for one in previous.get("ips") or [] if isinstance(one, dict)]
-    if not any(str(one.get("address", "")).partition("/")[0] == endpoint.address for one in addresses):
-        raise CniError(CHECK_FAILED, f"prevResult does not hold the address {endpoint.address}")
+    entries = [one for one in previous.get("ips") or [] if isinstance(one, dict)]
+    told = {str(one.get("address", "")).partition("/")[0] for one in entries}
+    for address in endpoint.addresses:
+        if address not in told:
+            raise CniError(CHECK_FAILED, f"prevResult does not hold the address {address}")

@@ -63,6 +63,7 @@ class Network:
         events = self._routing.events()
         loop = asyncio.get_running_loop()
         loop.add_reader(events.fileno(), lambda: self._look_again.set() if events.drain() else None)
+        self._look_again.set()  # what came before the socket was there has been told to nobody
         try:
             while True:
                 with contextlib.suppress(TimeoutError):

@@ -120,7 +120,7 @@ class Pods:
         devices: their addresses must not go to others."""
         known = {lease.address for lease in self._pool.leases()}
         for found in self._endpoints.found():
-            if found.address not in known:
+            if found.address not in known and found.address6 not in known:
                 self._adopt(found)
         for line in self._endpoints.restore([self._attached(lease).endpoint for lease in self._pool.leases()]):
             _log.warning("restored", what=line)
@@ -129,12 +129,13 @@ class Pods:
         name, network, netns, pod = (found.label.split(" ", 3) + [""] * 4)[:4]
         container_id, _, interface_name = name.rpartition("/")
         owner = Owner(container_id or found.host_device, interface_name or "unknown")
+        address = found.address or found.address6
         try:
-            self._pool.adopt(owner, found.address, pod=pod, attributes={"netns": netns, "network": network})
+            self._pool.adopt(owner, address, pod=pod, attributes={"netns": netns, "network": network})
         except AddressConflict as error:
-            _log.error("not adopted", address=found.address, error=error.message)
+            _log.error("not adopted", address=address, error=error.message)
         else:
-            _log.warning("adopted from the kernel", owner=str(owner), address=found.address)
+            _log.warning("adopted from the kernel", owner=str(owner), address=address)
 
     def attached(self) -> Sequence[Attached]:
         return [self._attached(lease) for lease in self._pool.leases()]
@@ -145,7 +146,8 @@ class Pods:
             host_device=host_device(owner.container_id, owner.interface_name),
             netns=lease.attributes.get("netns", ""),
             device=owner.interface_name,
-            address=lease.address,
+            address="" if ":" in lease.address else lease.address,
+            address6=lease.address if ":" in lease.address else "",
             mac=pod_mac(lease.address),
             mtu=self._mtu_of(lease.interface_id),
             label=f"{owner} {lease.attributes.get('network', '')} {lease.attributes.get('netns', '')} {lease.pod}",
