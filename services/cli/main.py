@@ -25,6 +25,7 @@ class Root(LazyGroup):
         "completion": Lazy("services.cli.commands.completion", "Print the completion script of a shell."),
         "config": Lazy("services.cli.commands.config", "Check settings files and list settings."),
         "ipam": Lazy("services.cli.commands.ipam", "Pools of addresses, and why a node or pod has none."),
+        "identities": Lazy("services.cli.commands.identities", "Identities: numbers of sets of labels."),
         "nodes": Lazy("services.cli.commands.nodes", "Nodes that the registry knows."),
         "pki": Lazy("services.cli.commands.pki", "Certificates of labs and small sites."),
         "pods": Lazy("services.cli.commands.pods", "Pods with their addresses."),

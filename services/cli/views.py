@@ -49,6 +49,9 @@ def node_view(node: registry.Node) -> View:
         "version": node.version,
         "endpoints": node.endpoints,
         "labels": dict(node.labels),
+        "pod_cidrs": list(node.pod_cidrs),
+        "routing_mode": node.routing_mode,
+        "tunnel_address": node.tunnel_address,
         "registered_at": moment(node, "registered_at"),
         "heartbeat_at": moment(node, "heartbeat_at"),
     }
@@ -63,7 +66,16 @@ def endpoint_view(endpoint: registry.Endpoint) -> View:
         "mac": endpoint.mac,
         "interface_id": endpoint.interface_id,
         "labels": dict(endpoint.labels),
+        "identity": endpoint.identity,
         "created_at": moment(endpoint, "created_at"),
+    }
+
+
+def identity_view(identity: registry.Identity) -> View:
+    return {
+        "identity": identity.number,
+        "labels": dict(sorted(identity.labels.items())),
+        "endpoints": identity.endpoints,
     }
 
 
@@ -234,10 +246,11 @@ def local_endpoint_view(node_name: str, endpoint: node.Endpoint) -> View:
         "id": f"{endpoint.container_id}/{endpoint.interface_name}",
         "pod": endpoint.pod,
         "node": node_name,
-        "addresses": [endpoint.address] if endpoint.address else [],
+        "addresses": [one for one in (endpoint.address, endpoint.address6) if one],
         "mac": endpoint.mac,
         "interface_id": endpoint.cloud_interface_id,
-        "labels": {},
+        "labels": dict(endpoint.labels),
+        "identity": endpoint.identity,
         "created_at": moment(endpoint, "created_at"),
     }
 

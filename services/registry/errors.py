@@ -5,7 +5,10 @@ RegistryError
 ├── NotFound          no such node
 ├── NodeAlive         the node's heartbeat is fresh, so it is not deleted
 ├── NotYours          the caller speaks for another node than itself
-└── SessionReplaced   the node has opened a newer stream; this one ends
+├── SessionReplaced   the node has opened a newer stream; this one ends
+├── StaleLead         another registry leads by now
+├── IdentityTaken     a set of labels would have two numbers
+└── IdentitiesExhausted   every number is given out
 """
 
 from __future__ import annotations
@@ -50,3 +53,11 @@ class SessionReplaced(RegistryError):
 
 class StaleLead(RegistryError):
     kind = "unavailable"
+
+
+class IdentityTaken(RegistryError):
+    kind = "conflict"
+
+
+class IdentitiesExhausted(RegistryError):
+    kind = "exhausted"

@@ -23,6 +23,7 @@ POLICY = {
     f"/{SERVICE}/GetNode": allow(nodes=True, services={"gateway", "cli"}),
     f"/{SERVICE}/ListNodes": allow(nodes=True, services={"gateway", "cli"}),
     f"/{SERVICE}/ListEndpoints": allow(nodes=True, services={"gateway", "cli"}),
+    f"/{SERVICE}/ListIdentities": allow(nodes=True, services={"gateway", "cli"}),
     f"/{SERVICE}/DeleteNode": allow(services={"gateway", "cli"}),
 }
 
@@ -72,6 +73,16 @@ class RegistryHandlers(registry_pb2_grpc.RegistryServiceServicer):
         told, following = page(keys, size=request.page_size, token=request.page_token, scope=f"node={request.node}")
         endpoints = [wire.endpoint_message(self._registry.endpoints[node][id]) for node, id in told]
         return registry_pb2.ListEndpointsResponse(endpoints=endpoints, next_page_token=following)
+
+    async def ListIdentities(  # noqa: N802
+        self, request: registry_pb2.ListIdentitiesRequest, context: Any
+    ) -> registry_pb2.ListIdentitiesResponse:
+        identities = self._registry.identities
+        # Of one width, so that their order as text is that of the numbers.
+        keys = [(f"{number:08}",) for number in sorted(identities.all)]
+        told, following = page(keys, size=request.page_size, token=request.page_token, scope="identities")
+        found = [wire.identity_message(identities.all[int(key)], identities.uses(int(key))) for (key,) in told]
+        return registry_pb2.ListIdentitiesResponse(identities=found, next_page_token=following)
 
     async def DeleteNode(  # noqa: N802
         self, request: registry_pb2.DeleteNodeRequest, context: Any

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.registry.model import NodeState
+from services.registry.model import UNMANAGED, NodeState
 from services.registry.service import Fact, Registry
 from services.runtime.watch import Topic
 
@@ -27,6 +27,26 @@ class RegistryCollector(Collector):
             "plimsoll_registry_endpoints",
             "Endpoints of all nodes.",
             value=sum(len(endpoints) for endpoints in self._registry.endpoints.values()),
+        )
+        identities = self._registry.identities
+        numbers = GaugeMetricFamily(
+            "plimsoll_registry_identities", "Numbers of sets of labels by whether endpoints use them.", labels=["state"]
+        )
+        numbers.add_metric(["used"], len(identities) - identities.resting)
+        numbers.add_metric(["resting"], identities.resting)
+        numbers.add_metric(["free"], identities.free)
+        yield numbers
+        yield GaugeMetricFamily(
+            "plimsoll_registry_unmanaged_endpoints",
+            "Endpoints without an identity, for lack of numbers.",
+            value=sum(
+                endpoint.identity == UNMANAGED
+                for endpoints in self._registry.endpoints.values()
+                for endpoint in endpoints.values()
+            ),
+        )
+        yield CounterMetricFamily(
+            "plimsoll_registry_identities_exhausted", "Times that no number was left.", value=identities.refusals
         )
         subscribers = self._topic.subscribers
         yield GaugeMetricFamily("plimsoll_registry_watchers", "Open watch streams.", value=len(subscribers))

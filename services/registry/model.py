@@ -5,6 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+# Numbers of sets of labels; those below are reserved, and 24 bits are what tunnels and packet marks carry.
+IDENTITY_FIRST: Final = 256
+IDENTITY_MAX: Final = 0xFFFFFF
+# Of an endpoint without a number.
+UNMANAGED: Final = 4
 
 
 class NodeState(enum.StrEnum):
@@ -15,7 +22,13 @@ class NodeState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine that runs the node daemon. `addresses`: its own, the one it speaks from first."""
+    """A machine that runs the node daemon.
+
+    :ivar addresses: its own, the one it speaks from first.
+    :ivar pod_cidrs: ranges of its pods' addresses, at most one of each family.
+    :ivar routing_mode: how packets find its pods: "tunnel", "direct", "native" or empty.
+    :ivar tunnel_address: where it takes tunnelled packets; empty: at the first of `addresses`.
+    """
 
     name: str
     addresses: tuple[str, ...] = ()
@@ -28,11 +41,18 @@ class Node:
     state: NodeState = NodeState.READY
     registered_at: float = 0.0
     heartbeat_at: float = 0.0
+    pod_cidrs: tuple[str, ...] = ()
+    routing_mode: str = ""
+    tunnel_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A pod's interface. `id` is unique on its node: container id and interface name, joined by "/"."""
+    """A pod's interface.
+
+    :ivar id: unique on its node: container id and interface name, joined by "/".
+    :ivar identity: number of its labels; UNMANAGED: there was none left; 0: the registry has not seen it yet.
+    """
 
     node: str
     id: str
@@ -42,10 +62,19 @@ class Endpoint:
     interface_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     created_at: float = 0.0
+    identity: int = 0
 
     @property
     def key(self) -> EndpointKey:
         return (self.node, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A number and the set of labels that it stands for."""
+
+    number: int
+    labels: Mapping[str, str]
 
 
 # Node and id.

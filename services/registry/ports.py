@@ -6,26 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.registry.model import Endpoint, EndpointKey, Node
+from services.registry.model import Endpoint, EndpointKey, Identity, Node
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one transaction writes. Removing a node removes its endpoints; `heartbeats` of unknown nodes are dropped."""
+    """What one transaction writes. Removing a node removes its endpoints; `heartbeats` of unknown nodes are dropped.
+
+    Identities are removed before others are written, so a set of labels may move to another number."""
 
     nodes: Sequence[Node] = ()
     removed_nodes: Sequence[str] = ()
     endpoints: Sequence[Endpoint] = ()
     removed_endpoints: Sequence[EndpointKey] = ()
     heartbeats: Mapping[str, float] = field(default_factory=dict)
+    identities: Sequence[Identity] = ()
+    removed_identities: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Everything the store holds, ordered by name, and by node and id."""
+    """Everything the store holds, ordered by name, by node and id, and by number."""
 
     nodes: Sequence[Node]
     endpoints: Sequence[Endpoint]
+    identities: Sequence[Identity] = ()
 
 
 class RegistryStore(Protocol):
@@ -39,7 +44,8 @@ class RegistryStore(Protocol):
     async def apply(self, changes: Changes, *, leader: int) -> None:
         """Writes all of `changes` or nothing; durable when it returns. `leader` is the fence that `lead` returned.
 
-        Raises StaleLead if another leads by now, NotFound if an endpoint's node does not exist.
+        Raises StaleLead if another leads by now, NotFound if an endpoint's node does not exist, IdentityTaken if a set
+        of labels would have two numbers.
         """
 
 

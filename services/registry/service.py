@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from services.registry.errors import NodeAlive, NotFound, SessionReplaced
-from services.registry.model import Endpoint, EndpointKey, Node, NodeState
+from services.registry.errors import IdentitiesExhausted, NodeAlive, NotFound, SessionReplaced
+from services.registry.identities import Identities
+from services.registry.model import UNMANAGED, Endpoint, EndpointKey, Node, NodeState
 from services.registry.ports import Changes, Clock, RegistryStore
 from services.runtime.watch import Topic
 
@@ -46,13 +47,26 @@ class Registry:
 
     :param topic: is told of nodes (without `heartbeat_at`, which would be news each second) and endpoints.
     :param lost_after_s: a node that was silent for so long is lost.
+    :param identities: gives out the numbers of sets of labels; none of them is loaded yet.
     """
 
-    def __init__(self, store: RegistryStore, topic: Topic[Fact], clock: Clock, *, lost_after_s: float) -> None:
+    def __init__(
+        self,
+        store: RegistryStore,
+        topic: Topic[Fact],
+        clock: Clock,
+        *,
+        lost_after_s: float,
+        identities: Identities | None = None,
+    ) -> None:
         self._store = store
         self._topic = topic
         self._clock = clock
         self._lost_after_s = lost_after_s
+        self._identities = Identities(clock) if identities is None else identities
+        # No number is taken while the store forgets some: it might forget one that was just taken.
+        self._tending = asyncio.Lock()
+        self._exhausted = False
         self._leader = 0
         self._nodes: dict[str, Node] = {}
         self._endpoints: dict[str, dict[str, Endpoint]] = {}
@@ -71,11 +85,15 @@ class Registry:
         now = self._clock.monotonic()
         self._nodes = {node.name: node for node in stored.nodes}
         self._endpoints = {name: {} for name in self._nodes}
-        for endpoint in stored.endpoints:
-            self._endpoints[endpoint.node][endpoint.id] = endpoint
         self._heard_at = dict.fromkeys(self._nodes, now)
+        self._identities.load(stored.identities)
+        numbered = [self._numbered(endpoint) for endpoint in stored.endpoints]
+        # Of an older release, or of other `identity_labels`.
+        await self._write_endpoints([one for one, was in zip(numbered, stored.endpoints, strict=True) if one != was])
+        for endpoint in numbered:
+            self._endpoints[endpoint.node][endpoint.id] = endpoint
         facts: dict[str, Fact] = {node_key(node.name): _told(node) for node in stored.nodes}
-        facts.update((endpoint_key(endpoint.key), endpoint) for endpoint in stored.endpoints)
+        facts.update((endpoint_key(endpoint.key), endpoint) for endpoint in numbered)
         self._topic.publish(facts)
 
     async def open(self, announced: Node) -> Session:
@@ -117,20 +135,65 @@ class Registry:
             self._check(session)
             current = self._endpoints[session.node]
             wanted = {endpoint.id: endpoint for endpoint in upserted}
-            changed = [endpoint for endpoint in wanted.values() if current.get(endpoint.id) != endpoint]
+            news = [endpoint for endpoint in wanted.values() if not _same(current.get(endpoint.id), endpoint)]
             gone = [id for id in (current if replace_all else deleted_ids) if id in current and id not in wanted]
-            if not changed and not gone:
-                return
-            await self._write(
-                Changes(endpoints=changed, removed_endpoints=[(session.node, id) for id in dict.fromkeys(gone)])
-            )
-            current.update((endpoint.id, endpoint) for endpoint in changed)
-            for id in gone:
-                current.pop(id, None)
-            self._topic.publish(
-                {endpoint_key(endpoint.key): endpoint for endpoint in changed},
-                [endpoint_key((session.node, id)) for id in gone],
-            )
+            if news or gone:
+                await self._change(session.node, news, gone)
+
+    async def _change(self, node: str, news: Sequence[Endpoint], gone: Sequence[str] = ()) -> None:
+        """Writes, applies and publishes endpoints of a node whose lock is held."""
+        current = self._endpoints[node]
+        async with self._tending:
+            changed = [self._numbered(endpoint) for endpoint in news]
+        await self._write_endpoints(changed, [(node, id) for id in dict.fromkeys(gone)])
+        for id in (*gone, *(endpoint.id for endpoint in changed)):
+            before = current.pop(id, None)
+            if before is not None:
+                self._identities.give_back(before.identity)
+        current.update((endpoint.id, endpoint) for endpoint in changed)
+        self._topic.publish(
+            {endpoint_key(endpoint.key): endpoint for endpoint in changed}, [endpoint_key((node, id)) for id in gone]
+        )
+
+    def _numbered(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint with the number of its labels, taken for it."""
+        try:
+            number = self._identities.take(endpoint.labels)
+        except IdentitiesExhausted as error:
+            number = UNMANAGED
+            if not self._exhausted:
+                self._exhausted = True
+                self._log.error("no identity left", error=error.message, remedy=error.remedy, endpoint=endpoint.id)
+        return replace(endpoint, identity=number)
+
+    async def _write_endpoints(self, changed: Sequence[Endpoint], removed: Sequence[EndpointKey] = ()) -> None:
+        """Writes endpoints that hold a number each, and the numbers. If it fails, these are given back."""
+        fresh = self._identities.unwritten(endpoint.identity for endpoint in changed)
+        if not changed and not removed:
+            return
+        try:
+            await self._write(Changes(endpoints=changed, removed_endpoints=removed, identities=fresh))
+        except BaseException:
+            for endpoint in changed:
+                self._identities.give_back(endpoint.identity)
+            raise
+        self._identities.written(fresh)
+
+    async def tend_identities(self) -> None:
+        """Forgets numbers whose rest is over, and gives what endpoints without one need."""
+        async with self._tending:
+            rested = self._identities.rested()
+            if rested:
+                await self._write(Changes(removed_identities=rested))
+                self._identities.forget(rested)
+        if not self._exhausted or self._identities.free <= 0:
+            return
+        self._exhausted = False
+        for node in list(self._endpoints):
+            async with self._locks[node]:
+                without = [one for one in self._endpoints.get(node, {}).values() if one.identity == UNMANAGED]
+                if without:
+                    await self._change(node, without)
 
     async def delete(self, name: str) -> None:
         """Forgets a node with its endpoints. Raises NotFound, or NodeAlive while it is heard of."""
@@ -146,6 +209,8 @@ class Registry:
                 )
             await self._write(Changes(removed_nodes=[name]))
             gone = self._endpoints.pop(name, {})
+            for endpoint in gone.values():
+                self._identities.give_back(endpoint.identity)
             del self._nodes[name], self._heard_at[name]
             self._unwritten.discard(name)
             session = self._sessions.pop(name, None)
@@ -212,6 +277,11 @@ class Registry:
         """Endpoints by node and id."""
         return self._endpoints
 
+    @property
+    def identities(self) -> Identities:
+        """The numbers of sets of labels, to be read only."""
+        return self._identities
+
     def _check(self, session: Session) -> None:
         if session.replaced or self._sessions.get(session.node) is not session:
             raise SessionReplaced(
@@ -244,6 +314,11 @@ class Registry:
             self._endpoints.setdefault(node.name, {})
             self._heard_at.setdefault(node.name, self._clock.monotonic())
         self._topic.publish({node_key(node.name): _told(node) for node in nodes})
+
+
+def _same(known: Endpoint | None, told: Endpoint) -> bool:
+    """Whether a node tells what is known; the number is not its business."""
+    return known is not None and replace(known, identity=0) == told
 
 
 def _told(node: Node) -> Node:

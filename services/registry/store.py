@@ -1,4 +1,4 @@
-"""SqlRegistryStore: nodes and endpoints in a relational database, behind ports.RegistryStore."""
+"""SqlRegistryStore: nodes, endpoints and identities in a relational database, behind ports.RegistryStore."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
     bindparam,
     delete,
     select,
@@ -24,8 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from services.registry.errors import NotFound, StaleLead
-from services.registry.model import Endpoint, EndpointKey, Node, NodeState
+from services.registry.errors import IdentityTaken, NotFound, StaleLead
+from services.registry.identities import digest
+from services.registry.model import Endpoint, EndpointKey, Identity, Node, NodeState
 from services.registry.ports import Changes, Stored
 from services.runtime.store import Database
 
@@ -56,6 +58,9 @@ nodes = Table(
     _text("state"),
     Column("registered_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
+    Column("pod_cidrs", JSON, nullable=False, server_default="[]"),
+    _text("routing_mode", server_default=""),
+    _text("tunnel_address", server_default=""),
 )
 
 endpoints = Table(
@@ -69,6 +74,16 @@ endpoints = Table(
     _text("interface_id"),
     Column("labels", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("identity", BigInteger, nullable=False, server_default="0"),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    _text("digest"),
+    Column("labels", JSON, nullable=False),
+    UniqueConstraint("digest", name="identities_digest_key"),
 )
 
 
@@ -97,11 +112,21 @@ def _lead(connection: Connection) -> int:
 def _load(connection: Connection) -> Stored:
     node_rows = connection.execute(select(nodes).order_by(nodes.c.name)).mappings()
     endpoint_rows = connection.execute(select(endpoints).order_by(endpoints.c.node, endpoints.c.id)).mappings()
+    identity_rows = connection.execute(select(identities).order_by(identities.c.number))
     return Stored(
         nodes=[
-            Node(**{**row, "addresses": tuple(row["addresses"]), "state": NodeState(row["state"])}) for row in node_rows
+            Node(
+                **{
+                    **row,
+                    "addresses": tuple(row["addresses"]),
+                    "pod_cidrs": tuple(row["pod_cidrs"]),
+                    "state": NodeState(row["state"]),
+                }
+            )
+            for row in node_rows
         ],
         endpoints=[Endpoint(**{**row, "addresses": tuple(row["addresses"])}) for row in endpoint_rows],
+        identities=[Identity(row.number, row.labels) for row in identity_rows],
     )
 
 
@@ -109,6 +134,7 @@ def _apply(connection: Connection, changes: Changes, leader: int) -> None:
     fence = connection.execute(select(leadership.c.fence)).scalar_one_or_none()
     if fence != leader:
         raise StaleLead(f"leader {leader} was followed by {fence}", remedy="this replica stops; speak to the other one")
+    _number(connection, changes)
     for names in _chunks(changes.removed_nodes):
         connection.execute(delete(nodes).where(nodes.c.name.in_(names)))
     _upsert(connection, nodes, [asdict(node) | {"state": str(node.state)} for node in changes.nodes])
@@ -123,6 +149,18 @@ def _apply(connection: Connection, changes: Changes, leader: int) -> None:
     if changes.heartbeats:
         beat = update(nodes).where(nodes.c.name == bindparam("of")).values(heartbeat_at=bindparam("at"))
         connection.execute(beat, [{"of": name, "at": at} for name, at in changes.heartbeats.items()])
+
+
+def _number(connection: Connection, changes: Changes) -> None:
+    if changes.removed_identities:
+        gone = delete(identities).where(identities.c.number == bindparam("gone"))
+        connection.execute(gone, [{"gone": number} for number in changes.removed_identities])
+    rows = [{"number": one.number, "digest": digest(one.labels), "labels": one.labels} for one in changes.identities]
+    try:
+        _upsert(connection, identities, rows)
+    except IntegrityError as error:
+        named = ", ".join(str(one.number) for one in changes.identities)
+        raise IdentityTaken(f"the labels of one of the identities {named} have another number already") from error
 
 
 def _key(key: EndpointKey) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.registry.errors import NotFound, StaleLead
-from services.registry.model import Endpoint, EndpointKey, Node
+from services.registry.errors import IdentityTaken, NotFound, StaleLead
+from services.registry.model import Endpoint, EndpointKey, Identity, Node
 from services.registry.ports import Changes, Stored
 
 
@@ -15,6 +15,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
         self._endpoints: dict[EndpointKey, Endpoint] = {}
+        self._identities: dict[int, Identity] = {}
         self.fail: Exception | None = None
         self.written: list[Changes] = []
         self._fence = 0
@@ -27,6 +28,7 @@ class MemoryStore:
         return Stored(
             nodes=[self._nodes[name] for name in sorted(self._nodes)],
             endpoints=[self._endpoints[key] for key in sorted(self._endpoints)],
+            identities=[self._identities[number] for number in sorted(self._identities)],
         )
 
     async def apply(self, changes: Changes, *, leader: int) -> None:
@@ -46,10 +48,14 @@ class MemoryStore:
         for node, _ in endpoints:
             if node not in nodes:
                 raise NotFound(f"endpoints of a node that is not registered: {node}", field="endpoints")
+        identities = {n: one for n, one in self._identities.items() if n not in changes.removed_identities}
+        identities |= {one.number: one for one in changes.identities}
+        if len({tuple(sorted(one.labels.items())) for one in identities.values()}) < len(identities):
+            raise IdentityTaken("a set of labels would have two numbers")
         for name, heartbeat_at in changes.heartbeats.items():
             if name in nodes:
                 nodes[name] = replace(nodes[name], heartbeat_at=heartbeat_at)
-        self._nodes, self._endpoints = nodes, endpoints
+        self._nodes, self._endpoints, self._identities = nodes, endpoints, identities
         self.written.append(changes)
 
 

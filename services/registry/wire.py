@@ -12,12 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.api.registry.v1 import registry_pb2
 from services.api.watch.v1 import watch_pb2
 from services.registry.errors import InvalidInput
-from services.registry.model import Endpoint, EndpointKey, Node, NodeState
+from services.registry.model import Endpoint, EndpointKey, Identity, Node, NodeState
 from services.registry.service import Fact
 from services.runtime.watch import Batch
 
 _NODE_NAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?")
 _CLOUDS: Final = ("", "aws", "azure", "alibaba")
+_ROUTING_MODES: Final = ("", "tunnel", "direct", "native")
 _TEXT_BYTES: Final = 512
 _LABELS: Final = 256
 _ADDRESSES: Final = 256
@@ -44,6 +45,13 @@ def node_from(message: registry_pb2.Node) -> Node:
             field="node.cloud",
             remedy='say "aws", "azure", "alibaba" or nothing',
         )
+    if message.routing_mode not in _ROUTING_MODES:
+        raise InvalidInput(
+            f"routing mode {message.routing_mode!r} is not known",
+            field="node.routing_mode",
+            remedy='say "tunnel", "direct", "native" or nothing',
+        )
+    tunnel = [message.tunnel_address] if message.tunnel_address else []
     return Node(
         name=message.name,
         addresses=_addresses("node.addresses", message.addresses),
@@ -53,6 +61,9 @@ def node_from(message: registry_pb2.Node) -> Node:
         instance_type=_text("node.instance_type", message.instance_type),
         zone=_text("node.zone", message.zone),
         version=_text("node.version", message.version),
+        pod_cidrs=_ranges("node.pod_cidrs", message.pod_cidrs),
+        routing_mode=message.routing_mode,
+        tunnel_address="".join(_addresses("node.tunnel_address", tunnel)),
     )
 
 
@@ -113,6 +124,9 @@ def node_message(node: Node, endpoints: int = 0) -> registry_pb2.Node:
         registered_at=_timestamp(node.registered_at),
         heartbeat_at=_timestamp(node.heartbeat_at),
         endpoints=endpoints,
+        pod_cidrs=node.pod_cidrs,
+        routing_mode=node.routing_mode,
+        tunnel_address=node.tunnel_address,
     )
 
 
@@ -126,7 +140,12 @@ def endpoint_message(endpoint: Endpoint) -> registry_pb2.Endpoint:
         interface_id=endpoint.interface_id,
         labels=endpoint.labels,
         created_at=_timestamp(endpoint.created_at),
+        identity=endpoint.identity,
     )
+
+
+def identity_message(identity: Identity, endpoints: int) -> registry_pb2.Identity:
+    return registry_pb2.Identity(number=identity.number, labels=identity.labels, endpoints=endpoints)
 
 
 def encode_batch(batch: Batch[Fact]) -> bytes:
@@ -190,3 +209,23 @@ def _addresses(field: str, addresses: Collection[str]) -> tuple[str, ...]:
                 remedy='write it like "10.0.0.7" or "2001:db8::7", without a prefix length',
             ) from None
     return tuple(found)
+
+
+def _ranges(field: str, ranges: Collection[str]) -> tuple[str, ...]:
+    found: dict[int, str] = {}
+    for position, text in enumerate(ranges):
+        where = f"{field}[{position}]"
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError as error:
+            raise InvalidInput(
+                f"{text[:64]!r} is not a range of addresses",
+                field=where,
+                remedy='write it like "10.1.0.0/24" or "fd00:1::/64", without bits behind the prefix',
+            ) from error
+        if network.version in found:
+            raise InvalidInput(
+                f"two IPv{network.version} ranges", field=where, remedy="a node has at most one range of each family"
+            )
+        found[network.version] = str(network)
+    return tuple(found.values())

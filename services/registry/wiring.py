@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from services.api.registry.v1 import registry_pb2_grpc
 from services.registry.errors import StaleLead
 from services.registry.handlers import POLICY, SERVICE, RegistryHandlers
+from services.registry.identities import Identities
 from services.registry.metrics import RegistryCollector
 from services.registry.service import Fact, Registry
 from services.registry.settings import Settings
@@ -26,6 +27,7 @@ from services.runtime.store import StoreError, migrate, open_database
 from services.runtime.watch import Topic
 
 _RETRY_S = 1.0
+_TEND_S = 10.0
 
 
 async def build(settings: Settings, life: Lifecycle) -> None:
@@ -35,7 +37,10 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     leadership = await life.enter(sole_leader(database, "registry", standing_by=life.standing_by))
     life.spawn("leadership", leadership.watch)
     topic: Topic[Fact] = Topic(encode_batch)
-    registry = Registry(SqlRegistryStore(database), topic, SystemClock(), lost_after_s=settings.lost_after_s)
+    clock = SystemClock()
+    identities = Identities(clock, patterns=settings.identity_labels, rest_s=settings.identity_rest_s)
+    store = SqlRegistryStore(database)
+    registry = Registry(store, topic, clock, lost_after_s=settings.lost_after_s, identities=identities)
     await registry.start()
     REGISTRY.register(RegistryCollector(registry, topic))
 
@@ -49,6 +54,11 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         await registry.write_heartbeats()
         return settings.heartbeat_write_s
 
+    async def tend_identities() -> float:
+        await registry.tend_identities()
+        return min(_TEND_S, settings.identity_rest_s)
+
+    life.spawn("identities", _again(tend_identities))
     life.spawn("sweep", _again(registry.sweep))
     life.spawn("heartbeats", _again(write_heartbeats))
     server = GrpcServer(settings, policy=POLICY)

@@ -36,6 +36,7 @@ def list_(
         "pod": "pod",
         "node": "node",
         "addresses": "addresses",
+        "identity": "identity",
         "interface": "interface_id",
         "age": aged("created_at"),
         "id": lambda item: str(item["id"])[:12],

@@ -21,7 +21,7 @@ from ipam.model import AddressState
 from ipam.store import SqlPoolStore
 from ipam.store import tables as pool_tables
 from services.registry import store as registry_store
-from services.registry.model import NodeState
+from services.registry.model import Identity, NodeState
 from services.registry.store import SqlRegistryStore
 from services.runtime.migrations import current, scripts, version_table
 from services.runtime.store import Database, StoreError, migrate, open_database
@@ -70,7 +70,7 @@ async def test_every_version_comes_up(store_url: str, package: str, version: str
         if package == "ipam.migrations":
             await pools_are_as_they_were(database)
         else:
-            await nodes_are_as_they_were(database)
+            await nodes_are_as_they_were(database, version)
 
 
 async def pools_are_as_they_were(database: Database) -> None:
@@ -93,12 +93,18 @@ async def pools_are_as_they_were(database: Database) -> None:
     assert await store.lead("another", 10) == 2
 
 
-async def nodes_are_as_they_were(database: Database) -> None:
+async def nodes_are_as_they_were(database: Database, version: str) -> None:
     stored = await SqlRegistryStore(database).load()
     assert [(node.name, node.state, node.labels) for node in stored.nodes] == [
         ("node-1", NodeState.LOST, {"rack": "7"})
     ]
     assert [(one.node, one.id, one.addresses) for one in stored.endpoints] == [("node-1", "c1/eth0", ("10.0.0.7",))]
+    if version >= "0002":
+        assert stored.nodes[0].pod_cidrs == ("10.1.0.0/24", "fd00:1::/64")
+        assert (stored.endpoints[0].identity, list(stored.identities)) == (256, [Identity(256, {"app": "web"})])
+        return
+    assert (stored.nodes[0].pod_cidrs, stored.nodes[0].routing_mode) == ((), "")
+    assert (stored.endpoints[0].identity, list(stored.identities)) == (0, [])
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.registry.errors import NotFound, StaleLead
-from services.registry.model import Endpoint, Node, NodeState
+from services.registry.errors import IdentityTaken, NotFound, StaleLead
+from services.registry.model import Endpoint, Identity, Node, NodeState
 from services.registry.ports import Changes, RegistryStore
 from services.registry.store import SqlRegistryStore
 from services.registry.testing import MemoryStore
@@ -27,8 +27,12 @@ NODE = Node(
     NodeState.LOST,
     registered_at=1000.125,
     heartbeat_at=1001.5,
+    pod_cidrs=("10.1.0.0/24", "fd00:1::/64"),
+    routing_mode="tunnel",
+    tunnel_address="10.0.0.11",
 )
-POD = Endpoint("node-1", "c1/eth0", "default/web", ("10.0.0.7",), "02:00", "eni-1", {"app": "web"}, 1000.25)
+POD = Endpoint("node-1", "c1/eth0", "default/web", ("10.0.0.7",), "02:00", "eni-1", {"app": "web"}, 1000.25, 256)
+WEB = Identity(256, {"app": "web", "io.kubernetes.pod.namespace": "shop"})
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -97,3 +101,31 @@ async def test_heartbeats_touch_nothing_else_and_make_no_node(registry_store: Re
     await write(registry_store, Changes(nodes=[NODE]))
     await write(registry_store, Changes(heartbeats={"node-1": 2000.5, "never-there": 1.0}))
     assert list((await registry_store.load()).nodes) == [replace(NODE, heartbeat_at=2000.5)]
+
+
+async def test_identities_come_back_in_the_order_of_their_numbers(registry_store: RegistryStore) -> None:
+    # Text order would be another one, and the text is longer than an index takes.
+    none, long = Identity(0xFFFFFF, {}), Identity(1000, {f"label-{n}": "v" * 500 for n in range(256)})
+    await write(registry_store, Changes(identities=[long, none, WEB]))
+    assert list((await registry_store.load()).identities) == [WEB, long, none]
+    await write(registry_store, Changes(identities=[WEB]))
+    await write(registry_store, Changes(removed_identities=[1000, 77]))
+    assert list((await registry_store.load()).identities) == [WEB, none]
+
+
+async def test_a_set_of_labels_has_one_number(registry_store: RegistryStore) -> None:
+    await write(registry_store, Changes(identities=[WEB]))
+    again = Identity(300, dict(reversed(WEB.labels.items())))
+    with pytest.raises(IdentityTaken):
+        await write(registry_store, Changes(nodes=[NODE], identities=[again]))
+    stored = await registry_store.load()
+    assert (list(stored.nodes), list(stored.identities)) == ([], [WEB])
+    await write(registry_store, Changes(removed_identities=[256], identities=[again]))
+    assert list((await registry_store.load()).identities) == [again]
+
+
+async def test_a_number_that_is_free_goes_to_other_labels(registry_store: RegistryStore) -> None:
+    await write(registry_store, Changes(identities=[WEB]))
+    other = Identity(256, {"app": "db"})
+    await write(registry_store, Changes(removed_identities=[256], identities=[other]))
+    assert list((await registry_store.load()).identities) == [other]

@@ -50,6 +50,9 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         found = [one for one in self.endpoints if request.node in ("", one.node)]
         return registry_pb2.ListEndpointsResponse(endpoints=found)
 
+    def ListIdentities(self, request, context):
+        return registry_pb2.ListIdentitiesResponse(identities=self.identities)
+
     def DeleteNode(self, request, context):
         if self.nodes[request.name].state == registry_pb2.NODE_STATE_READY:
             error = errors.InvalidInput("its heartbeat is fresh", field="name", remedy="stop its daemon first")
@@ -223,6 +226,8 @@ def site(plimsoll: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> It
                 id="c0ffee/eth0", node="node-1", pod="shop/web-1", addresses=["10.0.1.9"], interface_id="eni-1"
             )
         ]
+        labels = {"io.kubernetes.pod.namespace": "shop", "app": "web"}
+        site.registry.identities = [registry_pb2.Identity(number=256, labels=labels, endpoints=1)]
         site.ipam.pools = {"node-1": _pool("node-1")}
         site.ipam.findings = {
             "node-1": [ipam_pb2.Finding(level=ipam_pb2.FINDING_LEVEL_OK, subject="watermark", message="8 free")]

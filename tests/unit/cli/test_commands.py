@@ -14,6 +14,7 @@ EVERY_READ = [
     ("nodes", "show", "node-1"),
     ("pods", "list"),
     ("pods", "list", "--local"),
+    ("identities", "list"),
     ("ipam", "pool", "list"),
     ("ipam", "pool", "show", "node-1"),
     ("ipam", "status"),

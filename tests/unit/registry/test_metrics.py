@@ -33,5 +33,9 @@ async def test_nodes_endpoints_and_watchers_are_counted() -> None:
     assert value("nodes", state="lost") == 1
     assert value("endpoints") == 2
     assert value("watchers") == 1
+    assert value("identities", state="used") == 1
+    assert value("identities", state="resting") == 0
+    assert value("unmanaged_endpoints") == 0
+    assert value("identities_exhausted_total") == 0
     assert value("watch_lag_revisions") == topic.position.revision
     watcher.close()

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from services.registry.errors import NodeAlive, NotFound, SessionReplaced
-from services.registry.model import Endpoint, Node, NodeState
+from services.registry.identities import Identities
+from services.registry.model import UNMANAGED, Endpoint, Node, NodeState
+from services.registry.ports import Changes
 from services.registry.service import Fact, Registry, Session
 from services.registry.testing import FakeClock, MemoryStore
 from services.runtime.watch import Topic
 
 LOST_AFTER_S = 30.0
+REST_S = 600.0
 
 
 @dataclass
@@ -21,9 +24,11 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: FakeClock = field(default_factory=FakeClock)
     topic: Topic[Fact] = field(default_factory=Topic)
+    last_identity: int = 0xFFFFFF
 
     def __post_init__(self) -> None:
-        self.registry = Registry(self.store, self.topic, self.clock, lost_after_s=LOST_AFTER_S)
+        identities = Identities(self.clock, rest_s=REST_S, first=256, last=self.last_identity)
+        self.registry = Registry(self.store, self.topic, self.clock, lost_after_s=LOST_AFTER_S, identities=identities)
 
     async def restart(self) -> None:
         self.topic = Topic()
@@ -240,3 +245,110 @@ async def test_a_restart_resumes_and_gives_every_node_its_time_again(world: Worl
     world.clock.advance(1)
     await world.registry.sweep()
     assert world.state("node-1") is NodeState.LOST
+
+
+def labelled(node: str, id: str, **labels: str) -> Endpoint:
+    return Endpoint(node, id, labels=labels)
+
+
+def identity_of(world: World, node: str, id: str) -> int:
+    """What watchers, the store and the listing say, which is one thing."""
+    told = world.topic.get(f"endpoint/{node}/{id}")
+    assert isinstance(told, Endpoint)
+    assert told == world.registry.endpoints[node][id]
+    return told.identity
+
+
+async def stored_identities(world: World) -> dict[int, object]:
+    return {one.number: one.labels for one in (await world.store.load()).identities}
+
+
+async def test_equal_labels_have_one_identity_on_every_node_and_after_a_restart(world: World) -> None:
+    one, two = await world.registry.open(Node("node-1")), await world.registry.open(Node("node-2"))
+    await world.registry.report(one, [labelled("node-1", "a", app="web"), labelled("node-1", "b", app="db")])
+    await world.registry.report(two, [labelled("node-2", "a", app="web")])
+    web, db = identity_of(world, "node-1", "a"), identity_of(world, "node-1", "b")
+    assert web == identity_of(world, "node-2", "a") == 256
+    assert db == 257
+    assert await stored_identities(world) == {web: {"app": "web"}, db: {"app": "db"}}
+    writes = len(world.store.written)
+    await world.restart()
+    assert len(world.store.written) == writes, "nothing was new"
+    assert (identity_of(world, "node-2", "a"), identity_of(world, "node-1", "b")) == (web, db)
+
+
+async def test_an_identity_that_a_node_claims_is_ignored_by_what_is_told_again(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    await world.registry.report(session, [labelled("node-1", "a", app="web")])
+    position, writes = world.topic.position, len(world.store.written)
+    await world.registry.report(session, [labelled("node-1", "a", app="web")], replace_all=True)
+    assert (world.topic.position, len(world.store.written)) == (position, writes)
+
+
+async def test_a_label_that_changes_changes_the_identity(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    await world.registry.report(session, [labelled("node-1", "a", app="web")])
+    await world.registry.report(session, [labelled("node-1", "a", app="db")])
+    assert identity_of(world, "node-1", "a") == 257
+    assert world.registry.identities.uses(256) == 0
+    assert world.registry.identities.resting == 1
+
+
+async def test_an_identity_is_forgotten_after_its_rest_and_not_before(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    await world.registry.report(session, [labelled("node-1", "a", app="web"), labelled("node-1", "b", app="db")])
+    await world.registry.report(session, [], ["a"])
+    world.clock.advance(REST_S - 1)
+    await world.registry.tend_identities()
+    assert set(await stored_identities(world)) == {256, 257}
+    world.clock.advance(1)
+    await world.registry.tend_identities()
+    assert set(await stored_identities(world)) == {257}
+    await world.registry.report(session, [labelled("node-1", "c", app="other")])
+    assert identity_of(world, "node-1", "c") == 258
+
+
+async def test_a_deleted_node_gives_its_identities_back(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    await world.registry.report(session, [labelled("node-1", "a", app="web")])
+    world.clock.advance(LOST_AFTER_S)
+    await world.registry.sweep()
+    await world.registry.delete("node-1")
+    assert world.registry.identities.resting == 1
+
+
+async def test_a_write_that_fails_gives_the_number_back_and_the_next_one_writes_it(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    world.store.fail = OSError("disk")
+    with pytest.raises(OSError, match="disk"):
+        await world.registry.report(session, [labelled("node-1", "a", app="web")])
+    assert world.registry.identities.uses(256) == 0
+    await world.registry.report(session, [labelled("node-1", "a", app="web")])
+    assert await stored_identities(world) == {256: {"app": "web"}}
+
+
+async def test_without_a_number_left_pods_are_unmanaged_until_there_is_one() -> None:
+    world = World(last_identity=256)
+    await world.registry.start()
+    session = await world.registry.open(Node("node-1"))
+    await world.registry.report(session, [labelled("node-1", "a", app="web")])
+    await world.registry.report(session, [labelled("node-1", "b", app="db")])
+    assert identity_of(world, "node-1", "b") == UNMANAGED
+    assert world.registry.identities.refusals == 1
+    await world.restart()
+    assert identity_of(world, "node-1", "b") == UNMANAGED
+    session = await world.registry.open(Node("node-1"))
+    await world.registry.report(session, [], ["a"])
+    world.clock.advance(REST_S)
+    await world.registry.tend_identities()
+    assert identity_of(world, "node-1", "b") == 256
+    assert await stored_identities(world) == {256: {"app": "db"}}
+
+
+async def test_endpoints_of_an_older_release_get_their_identity_at_the_start(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    await world.store.apply(Changes(endpoints=[labelled("node-1", "a", app="web")]), leader=1)
+    await world.restart()
+    assert identity_of(world, "node-1", "a") == 256
+    assert [one.identity for one in (await world.store.load()).endpoints] == [256]
+    assert session.node == "node-1"

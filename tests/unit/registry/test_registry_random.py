@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.registry.errors import NodeAlive, NotFound, SessionReplaced
-from services.registry.model import Endpoint, Node, NodeState
+from services.registry.identities import Identities
+from services.registry.model import UNMANAGED, Endpoint, Node, NodeState
 from services.registry.service import Fact, Registry, Session, endpoint_key, node_key
 from services.registry.testing import FakeClock, MemoryStore
 from services.runtime.watch import Topic
@@ -19,11 +20,13 @@ LOST_AFTER_S = 30.0
 names = st.sampled_from(["node-1", "node-2"])
 ids = st.lists(st.sampled_from(["a", "b", "c"]), unique=True)
 addresses = st.sampled_from(["10.0.0.1", "10.0.0.2"])
+apps = st.sampled_from(["web", "db", "mail"])
 actions = st.one_of(
     st.tuples(st.just("open"), names, st.sampled_from(["7", "8"])),
     st.tuples(st.just("heartbeat"), names),
-    st.tuples(st.just("report"), names, ids, addresses, ids, st.booleans()),
+    st.tuples(st.just("report"), names, ids, addresses, ids, st.booleans(), apps),
     st.tuples(st.just("pass"), st.sampled_from([1.0, 10.0, 31.0])),
+    st.tuples(st.just("tend identities")),
     st.tuples(st.just("delete"), names),
     st.tuples(st.just("write heartbeats")),
     st.tuples(st.just("restart")),
@@ -38,7 +41,9 @@ class Site:
 
     async def start(self) -> None:
         self.topic: Topic[Fact] = Topic()
-        self.registry = Registry(self.store, self.topic, self.clock, lost_after_s=LOST_AFTER_S)
+        # Fewer numbers than sets of labels.
+        identities = Identities(self.clock, rest_s=20.0, first=256, last=257)
+        self.registry = Registry(self.store, self.topic, self.clock, lost_after_s=LOST_AFTER_S, identities=identities)
         await self.registry.start()
         self.sessions.clear()
         self.heard = dict.fromkeys(self.registry.nodes, self.clock.monotonic())
@@ -50,10 +55,10 @@ class Site:
                 self.heard[name] = self.clock.monotonic()
             case ("heartbeat", str(name)) if name in self.sessions:
                 await self._as_node(name, self.registry.heartbeat(self.sessions[name]))
-            case ("report", str(name), list(upserted), str(address), list(deleted), bool(whole)) if (
+            case ("report", str(name), list(upserted), str(address), list(deleted), bool(whole), str(app)) if (
                 name in self.sessions
             ):
-                endpoints = [Endpoint(name, id, addresses=(address,)) for id in upserted]
+                endpoints = [Endpoint(name, id, addresses=(address,), labels={"app": app}) for id in upserted]
                 report = self.registry.report(self.sessions[name], endpoints, deleted, replace_all=whole)
                 await self._as_node(name, report)
             case ("pass", float(seconds)):
@@ -64,6 +69,8 @@ class Site:
                 except (NodeAlive, NotFound):
                     return
                 del self.heard[name]
+            case ("tend identities",):
+                await self.registry.tend_identities()
             case ("write heartbeats",):
                 await self.registry.write_heartbeats()
             case ("restart",):
@@ -97,6 +104,11 @@ class Site:
         assert list(stored.endpoints) == sorted(
             (one for of in endpoints.values() for one in of.values()), key=lambda one: one.key
         )
+        labels = {one.number: one.labels for one in stored.identities}
+        for one in stored.endpoints:
+            assert one.identity == UNMANAGED or labels[one.identity] == one.labels
+        for number in labels:
+            assert self.registry.identities.uses(number) == sum(one.identity == number for one in stored.endpoints)
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from services.api.registry.v1 import registry_pb2
@@ -12,8 +14,9 @@ from services.registry.model import Endpoint, Node, NodeState
 from services.runtime.watch import Batch, Position
 
 NODE = Node(
-    "node-1", ("10.0.0.10", "2001:db8::1"), {"rack": "7"}, "aws", "i-1", "m5.large", "a", "0.1.0", NodeState.READY
-)
+    "node-1", ("10.0.0.10", "2001:db8::1"), {"rack": "7"}, "aws", "i-1", "m5.large", "a", "0.1.0", NodeState.READY,
+    pod_cidrs=("10.1.0.0/24", "fd00:1::/64"), routing_mode="tunnel", tunnel_address="10.0.0.11",
+)  # fmt: skip
 ENDPOINT = Endpoint(
     "node-1", "c1/eth0", "default/web", ("10.0.0.7",), "02:00:00:00:00:01", "eni-1", {"app": "web"}, 12.5
 )
@@ -26,6 +29,12 @@ def test_a_node_is_what_was_announced() -> None:
 def test_an_endpoint_is_what_was_reported() -> None:
     message = wire.endpoint_message(ENDPOINT)
     assert wire.endpoint_from(message, node="node-1", field="endpoints.upserted[0]") == ENDPOINT
+
+
+def test_an_identity_that_a_node_claims_is_ignored() -> None:
+    message = wire.endpoint_message(replace(ENDPOINT, identity=300))
+    assert message.identity == 300
+    assert wire.endpoint_from(message, node="node-1", field="endpoints.upserted[0]").identity == 0
 
 
 def test_an_address_is_made_canonical() -> None:
@@ -47,6 +56,12 @@ def test_an_address_is_made_canonical() -> None:
         pytest.param(registry_pb2.Node(name="a", addresses=["10.0.0.0/24"]), "node.addresses[0]", id="a prefix"),
         pytest.param(registry_pb2.Node(name="a", zone="z" * 600), "node.zone", id="too long a zone"),
         pytest.param(registry_pb2.Node(name="a", version="\x00"), "node.version", id="NUL, which PostgreSQL has not"),
+        pytest.param(registry_pb2.Node(name="a", routing_mode="bgp"), "node.routing_mode", id="another mode"),
+        pytest.param(registry_pb2.Node(name="a", tunnel_address="x"), "node.tunnel_address[0]", id="no tunnel end"),
+        pytest.param(registry_pb2.Node(name="a", pod_cidrs=["10.1.0.1/24"]), "node.pod_cidrs[0]", id="host bits"),
+        pytest.param(
+            registry_pb2.Node(name="a", pod_cidrs=["10.1.0.0/24", "10.2.0.0/24"]), "node.pod_cidrs[1]", id="two ranges"
+        ),
         pytest.param(
             registry_pb2.Node(name="a", labels={str(n): "" for n in range(300)}), "node.labels", id="too many labels"
         ),
