@@ -251,3 +251,18 @@ class RoutingReport:
     problems: Mapping[str, str] = field(default_factory=dict)
     added: int = 0
     removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRoutesReport:
+    """
+    :ivar routes: how many there are to be.
+    :ivar added: put into the kernel, or replaced.
+    :ivar removed: taken out of it.
+    :ivar problems: why pods of a node are not reached, one sentence by the node's name.
+    """
+
+    routes: int = 0
+    added: int = 0
+    removed: int = 0
+    problems: Mapping[str, str] = field(default_factory=dict)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
+from ipaddress import ip_address
 from typing import Final
 
-from datapath import observe
-from datapath.model import HOST_PREFIX, CloudLink, LinkAddress, RoutingReport, RoutingState
+from datapath import observe, sysctls
+from datapath.model import (
+    HOST_PREFIX,
+    MAIN_TABLE,
+    NODE_ROUTE_METRIC,
+    CloudLink,
+    LinkAddress,
+    Route,
+    RoutingReport,
+    RoutingState,
+)
 from datapath.netlink import NetlinkSocket, Request
 from datapath.routes import messages, plan
 
@@ -58,6 +68,9 @@ class KernelRouting:
             requests[:0] = [messages.up(link) for link in found.values() if not link.up]
             removals = _removals(want, have)
             connection.run(requests + removals)
+            names = {link.index: link.name for link in found.values()}
+            for index in {one.link_index for one in want.proxies if ":" in one.address}:
+                sysctls.answer_for_others6(names[index])
             return RoutingReport(
                 devices={name: link.name for name, link in found.items()},
                 mtus={name: link.mtu for name, link in found.items()},
@@ -75,7 +88,7 @@ class KernelRouting:
             return [
                 one.address
                 for one, ours, global_scope in observe.addresses(connection)
-                if global_scope and not ours and one.link_index not in own and not one.address.startswith("127.")
+                if global_scope and not ours and one.link_index not in own and not ip_address(one.address).is_loopback
             ]
 
 
@@ -101,13 +114,18 @@ def _removals(want: RoutingState, have: RoutingState) -> list[Request]:
     ]
 
 
+def is_node_route(one: Route) -> bool:
+    """Whether nodes.py put it there: the cloud interfaces' business it is not."""
+    return one.table == MAIN_TABLE and one.metric == NODE_ROUTE_METRIC
+
+
 def _observed(connection: NetlinkSocket) -> tuple[RoutingState, frozenset[LinkAddress]]:
     """What of ours is in the kernel, and the addresses that are not ours."""
-    routes, _ = observe.routes(connection)
+    routes = frozenset(one for one in observe.routes(connection)[0] if not is_node_route(one))
     addresses = list(observe.addresses(connection))
     ours = frozenset(one for one, own, _ in addresses if own)
     state = RoutingState(routes, observe.rules(connection), observe.proxies(connection), ours)
     return state, frozenset(one for one, own, _ in addresses if not own)
 
 
-__all__ = ["DeviceEvents", "KernelRouting"]
+__all__ = ["DeviceEvents", "KernelRouting", "is_node_route"]

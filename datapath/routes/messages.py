@@ -10,13 +10,13 @@ from datapath import netlink
 from datapath.model import PROTOCOL, Link, LinkAddress, ProxyNeighbour, Route, Rule
 from datapath.netlink import Request, request
 
-_V4: Final = socket.AF_INET
 _EXISTS: Final = (errno.EEXIST,)
 _GONE: Final = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 _TO_TABLE: Final = 1
 _UNICAST, _UNREACHABLE = 1, 7
 _ONLINK: Final = 4
 _NTF_PROXY: Final = 0x08
+_NODAD: Final = 0x02
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 
 
@@ -28,7 +28,7 @@ def up(link: Link) -> Request:
 def route(one: Route, *, add: bool) -> Request:
     where = f"{one.destination}/{one.prefix_length} in table {one.table}"
     fields = {
-        "family": _V4,
+        "family": _family(one.destination),
         "dst_len": one.prefix_length,
         "table": one.table if one.table < 256 else 0,
         "proto": PROTOCOL,
@@ -45,6 +45,8 @@ def route(one: Route, *, add: bool) -> Request:
         attributes.append(("RTA_GATEWAY", one.gateway))
     if one.metric:
         attributes.append(("RTA_PRIORITY", one.metric))
+    if one.source:
+        attributes.append(("RTA_PREFSRC", one.source))
     if add:
         return request(netlink.RTM_NEWROUTE, netlink.REPLACE, fields, attributes, what=f"route {where}")
     fields["scope"] = _SCOPE_NOWHERE
@@ -54,7 +56,8 @@ def route(one: Route, *, add: bool) -> Request:
 
 
 def rule(one: Rule, *, add: bool) -> Request:
-    fields = {"family": _V4, "src_len": 32 if one.source else 0, "action": _TO_TABLE, "table": 0}
+    family, whole = (socket.AF_INET, 32) if one.family == 4 else (socket.AF_INET6, 128)
+    fields = {"family": family, "src_len": whole if one.source else 0, "action": _TO_TABLE, "table": 0}
     attributes: list[tuple[str, object]] = [
         ("FRA_PRIORITY", one.priority),
         ("FRA_TABLE", one.table),
@@ -71,7 +74,7 @@ def rule(one: Rule, *, add: bool) -> Request:
 
 
 def proxy(one: ProxyNeighbour, *, add: bool) -> Request:
-    fields = {"family": _V4, "ifindex": one.link_index, "flags": _NTF_PROXY}
+    fields = {"family": _family(one.address), "ifindex": one.link_index, "flags": _NTF_PROXY}
     attributes = [("NDA_DST", one.address), ("NDA_PROTOCOL", PROTOCOL)]
     if add:
         what = f"answer for {one.address}"
@@ -81,10 +84,16 @@ def proxy(one: ProxyNeighbour, *, add: bool) -> Request:
 
 
 def address(one: LinkAddress, *, add: bool) -> Request:
-    fields = {"family": _V4, "prefixlen": 32, "index": one.link_index}
+    family = _family(one.address)
+    whole, flags = (32, 0) if family == socket.AF_INET else (128, _NODAD)
+    fields = {"family": family, "prefixlen": whole, "index": one.link_index, "flags": flags}
     attributes = [("IFA_LOCAL", one.address), ("IFA_ADDRESS", one.address), ("IFA_PROTO", PROTOCOL)]
     if add:
         what = f"set address {one.address}"
         return request(netlink.RTM_NEWADDR, netlink.CREATE, fields, attributes, what=what, ignore=_EXISTS)
     what = f"remove address {one.address}"
     return request(netlink.RTM_DELADDR, netlink.REQUEST, fields, attributes[:2], what=what, ignore=_GONE)
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -8,6 +8,8 @@ table with a default route by its gateway, and for each address a rule that send
     5010   from <address> lookup 20000 + device index   everything else, by the right interface
     32766  main                                         the node's own traffic
 
+IPv6 is the same with /128, 127 and its own rules, as far as the cloud tells of a gateway for it.
+
 Rules are there for all addresses of the pool, before any pod has one: a pod start adds none. An address that no pod
 has is unreachable, or its packets would go back and forth between node and gateway until their hops are used up.
 """
@@ -15,10 +17,12 @@ has is unreachable, or its packets would go back and forth between node and gate
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from ipaddress import ip_address
 
 from datapath.model import (
     IDLE_ROUTE_METRIC,
     LOCAL_RULE_PRIORITY,
+    MAIN_TABLE,
     SOURCE_RULE_PRIORITY,
     CloudLink,
     Link,
@@ -29,7 +33,8 @@ from datapath.model import (
     Rule,
 )
 
-_MAIN = 254
+_EVERYTHING = {4: "0.0.0.0", 6: "::"}  # noqa: S104  destinations of routes, nothing is bound
+_WHOLE = {4: 32, 6: 128}
 # Devices stacked on an interface bear its MAC too.
 _STACKED = frozenset({"vlan", "macvlan", "ipvlan", "macvtap", "ipvtap", "bridge", "bond", "team", "macsec", "vrf"})
 
@@ -55,22 +60,40 @@ def match(wanted: Collection[CloudLink], links: Sequence[Link]) -> tuple[dict[st
 def desired(wanted: Collection[CloudLink], found: dict[str, Link]) -> RoutingState:
     """The whole desired state for the interfaces that are in the kernel."""
     routes: set[Route] = set()
-    rules: set[Rule] = {Rule(LOCAL_RULE_PRIORITY, _MAIN, suppress_length=31)}
+    rules: set[Rule] = {_local_rule(4)}
     proxies: set[ProxyNeighbour] = set()
     addresses: set[LinkAddress] = set()
     for one in wanted:
         link = found.get(one.name)
         if link is None:
             continue
-        routes.add(Route(one.gateway, 32, one.table, link.index))
-        routes.add(Route("0.0.0.0", 0, one.table, link.index, one.gateway))  # noqa: S104  nothing is bound
-        sources = set(one.addresses)
-        if one.device_index and one.primary_address:
-            addresses.add(LinkAddress(one.primary_address, link.index))
-            sources.add(one.primary_address)
-        for source in sources:
-            rules.add(Rule(SOURCE_RULE_PRIORITY, one.table, source))
+        gateways = {4: one.gateway, 6: one.gateway6}
+        primaries = {one.primary_address, one.primary_address6} - {""} if one.device_index else set()
+        addresses.update(LinkAddress(address, link.index) for address in primaries)
+        for family, gateway in gateways.items():
+            if gateway:
+                routes.update(_table(one.table, link.index, gateway, family))
+        for source in one.addresses | primaries:
+            family = _family(source)
+            if gateways[family]:
+                rules.update((_local_rule(family), Rule(SOURCE_RULE_PRIORITY, one.table, source, family=family)))
         for address in one.addresses:
             proxies.add(ProxyNeighbour(address, link.index))
-            routes.add(Route(address, 32, _MAIN, 0, metric=IDLE_ROUTE_METRIC))
+            routes.add(Route(address, _WHOLE[_family(address)], MAIN_TABLE, 0, metric=IDLE_ROUTE_METRIC))
     return RoutingState(frozenset(routes), frozenset(rules), frozenset(proxies), frozenset(addresses))
+
+
+def _family(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _local_rule(family: int) -> Rule:
+    return Rule(LOCAL_RULE_PRIORITY, MAIN_TABLE, suppress_length=_WHOLE[family] - 1, family=family)
+
+
+def _table(table: int, link_index: int, gateway: str, family: int) -> set[Route]:
+    """A default route; and the way to the gateway for packets to itself, but for one that is on every link."""
+    default = Route(_EVERYTHING[family], 0, table, link_index, gateway)
+    if ip_address(gateway).is_link_local:
+        return {default}
+    return {default, Route(gateway, _WHOLE[family], table, link_index)}
