@@ -79,9 +79,9 @@ class ClusterState:
     The mappings belong to whoever made them and are neither copied nor changed while the receiver works: use them
     before returning, keep values and not mappings. Values are immutable.
 
-    An address may move between two endpoints within one state (its pod ended here and another began there): compare
-    with `endpoints` before forgetting an address because its `before` is gone; the endpoint that has it now is among
-    the changes too.
+    An address may move between endpoints (its pod ended here and another began there), and its new one may be told
+    before the old one is gone, in this state or an earlier one: remember which endpoint an address was written for,
+    and forget it only if that one is gone.
 
     :ivar nodes: by name.
     :ivar endpoints: by node and id.

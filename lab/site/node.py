@@ -28,7 +28,7 @@ class NodeClient:
         self._channel = channel
         self._stub = pb_grpc.IpamServiceStub(channel)
         self._spec = pb.NodeSpec(name=name, instance_id=instance_id, **spec)
-        self._mirror: Mirror[pb.Interface] = Mirror()
+        self._mirror: Mirror[str, pb.Interface] = Mirror()
         self._changed = asyncio.Condition()
         self._follower: Follower[pb.WatchRequest, pb.WatchResponse] = Follower(
             name, self._open, self._apply, lambda ack: pb.WatchRequest(ack=ack), backoff_s=(0.05, 0.5)

@@ -95,7 +95,7 @@ class IpamClient:
         self._take = take
         self._usage = usage
         self._changed = changed
-        self._mirror: Mirror[PoolInterface] = Mirror()
+        self._mirror: Mirror[str, PoolInterface] = Mirror()
         self._follower: Follower[ipam_pb2.WatchRequest, ipam_pb2.WatchResponse] = Follower(
             "ipam", self._open, self._apply, _ipam_ack, on_state=self._on_state
         )

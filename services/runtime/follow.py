@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NoReturn, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from services.api.watch.v1 import watch_pb2
 from services.runtime.batch import START, Batch, Position
 from services.runtime.errors import describe
 
+K = TypeVar("K")
 M = TypeVar("M")
 
 
@@ -178,18 +179,18 @@ async def follow(
     await Follower(name, open_stream, apply, ack, position=position, on_state=on_state).run()
 
 
-class Mirror(Generic[M]):
+class Mirror(Generic[K, M]):
     """A copy of a topic's state, kept by applying batches in order.
 
     `state` changes at once when a snapshot completes: what the snapshot did not name disappears then, not before.
     """
 
     def __init__(self) -> None:
-        self.state: dict[str, M] = {}
+        self.state: dict[K, M] = {}
         self.position = START
-        self._building: dict[str, M] | None = None
+        self._building: dict[K, M] | None = None
 
-    def apply(self, header: watch_pb2.Header, upserts: Mapping[str, M], deletes: list[str]) -> None:
+    def apply(self, header: watch_pb2.Header, upserts: Mapping[K, M], deletes: Iterable[K]) -> None:
         if header.snapshot:
             self._building = {}
         target = self.state if self._building is None else self._building
@@ -201,6 +202,6 @@ class Mirror(Generic[M]):
                 self.state, self._building = self._building, None
             self.position = Position.from_proto(header.position)
 
-    def apply_batch(self, batch: Batch[M]) -> None:
+    def apply_batch(self: Mirror[str, M], batch: Batch[M]) -> None:
         """Applies a batch that came without a wire between."""
         self.apply(batch.header(), dict(zip(batch.keys, batch.upserts, strict=True)), batch.deletes)

@@ -71,7 +71,7 @@ class Node:
     """The other end: a follower that keeps a mirror."""
 
     def __init__(self, channel: grpc.aio.Channel, name: str = "node-1") -> None:
-        self.mirror: Mirror[registry_pb2.Node] = Mirror()
+        self.mirror: Mirror[str, registry_pb2.Node] = Mirror()
         self.failing: dict[str, str] = {}
         self.broken = False
         self._stub: Any = registry_pb2_grpc.RegistryServiceStub(channel)
@@ -213,7 +213,7 @@ async def test_a_subscriber_that_does_not_read_costs_the_server_nothing(watch_pa
             if number % 100 == 0:
                 await asyncio.sleep(0)
         assert len(server.topic._log_keys) < 1100
-        mirror: Mirror[registry_pb2.Node] = Mirror()
+        mirror: Mirror[str, registry_pb2.Node] = Mirror()
         message = first
         while True:
             mirror.apply(message.header, {node.name: node for node in message.nodes}, list(message.deleted_nodes))

@@ -24,7 +24,7 @@ async def next_batch(subscription: Subscription[Any]) -> Batch[Any] | None:
     return None
 
 
-async def drain(subscription: Subscription[Any], mirror: Mirror[Any]) -> list[Batch[Any]]:
+async def drain(subscription: Subscription[Any], mirror: Mirror[str, Any]) -> list[Batch[Any]]:
     """Applies and acknowledges everything there is."""
     await asyncio.sleep(0.001)
     batches = []
@@ -62,7 +62,7 @@ def test_whatever_happens_every_subscriber_ends_with_the_state_of_the_topic(
     async def story() -> None:
         topic = fresh(max_batch=max_batch, keep_deletes=keep_deletes)
         truth: dict[str, int] = {}
-        mirrors: list[Mirror[int]] = [Mirror() for _ in range(3)]
+        mirrors: list[Mirror[str, int]] = [Mirror() for _ in range(3)]
         subscriptions = [topic.subscribe(max_unacked=max_unacked) for _ in mirrors]
         unacked: list[list[Position]] = [[] for _ in mirrors]
         for name, *arguments in operations:
@@ -110,7 +110,7 @@ def test_whatever_happens_every_subscriber_ends_with_the_state_of_the_topic(
 
 async def test_a_new_subscriber_gets_a_snapshot_in_parts_and_then_deltas() -> None:
     topic = fresh({f"pod-{number}": number for number in range(5)}, max_batch=2)
-    mirror: Mirror[int] = Mirror()
+    mirror: Mirror[str, int] = Mirror()
     subscription = topic.subscribe()
     parts = await drain(subscription, mirror)
     assert [(part.snapshot, part.complete, len(part.upserts)) for part in parts] == [
@@ -126,7 +126,7 @@ async def test_a_new_subscriber_gets_a_snapshot_in_parts_and_then_deltas() -> No
 
 
 async def test_an_empty_topic_says_at_once_that_there_is_nothing() -> None:
-    mirror: Mirror[int] = Mirror()
+    mirror: Mirror[str, int] = Mirror()
     mirror.state = {"left from another life": 1}
     (batch,) = await drain(fresh().subscribe(), mirror)
     assert batch.snapshot
@@ -169,7 +169,7 @@ async def test_who_stands_before_the_forgotten_deletions_gets_a_snapshot() -> No
 
 async def test_a_slow_subscriber_gets_each_key_once_however_often_it_changed() -> None:
     topic = fresh({"pod-1": 0})
-    subscription, mirror = topic.subscribe(), Mirror[int]()
+    subscription, mirror = topic.subscribe(), Mirror[str, int]()
     await drain(subscription, mirror)
     for number in range(1, 5001):
         topic.publish({"pod-1": number})
@@ -245,7 +245,7 @@ async def test_closing_ends_a_subscriber_that_waits() -> None:
 
 async def test_a_snapshot_completes_although_its_keys_keep_changing() -> None:
     topic = fresh({f"pod-{number}": 0 for number in range(64)}, max_batch=2)
-    subscription, mirror = topic.subscribe(), Mirror[int]()
+    subscription, mirror = topic.subscribe(), Mirror[str, int]()
     for turn in range(60):
         topic.publish({f"pod-{number}": turn for number in range(64)})
         batch = await anext(subscription)
