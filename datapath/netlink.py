@@ -7,6 +7,7 @@ sockets are cheap, open one for each piece of work.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -27,11 +28,12 @@ _NETLINK_EXT_ACK: Final = 11
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_GET_STRICT_CHK: Final = 12
 _SOL_NETLINK: Final = 270
+_SO_RCVBUFFORCE: Final = 33
 
 REQUEST: Final = 0x1 | 0x4  # NLM_F_REQUEST | NLM_F_ACK
 CREATE: Final = REQUEST | 0x400 | 0x200  # NLM_F_CREATE | NLM_F_EXCL
 REPLACE: Final = REQUEST | 0x400 | 0x100  # NLM_F_CREATE | NLM_F_REPLACE
-_DUMP: Final = 0x1 | 0x300
+REQUEST_DUMP: Final = 0x1 | 0x300
 _CAPPED: Final = 0x100
 _HAS_TLVS: Final = 0x200
 _ERROR, _DONE = 2, 3
@@ -42,6 +44,8 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+RTM_NEWQDISC, RTM_DELQDISC = 36, 37
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 _CLASSES: Final[Mapping[int, Any]] = {
     RTM_NEWLINK: ifinfmsg, RTM_DELLINK: ifinfmsg, RTM_GETLINK: ifinfmsg, RTM_SETLINK: ifinfmsg,
@@ -51,7 +55,9 @@ _CLASSES: Final[Mapping[int, Any]] = {
     RTM_NEWRULE: fibmsg, RTM_DELRULE: fibmsg, RTM_GETRULE: fibmsg,
 }  # fmt: skip
 # Size of the fixed part that follows the header, by message type of a dump's answer.
-_FIXED: Final = {RTM_NEWLINK: 16, RTM_NEWADDR: 8, RTM_NEWROUTE: 12, RTM_NEWNEIGH: 12, RTM_NEWRULE: 12}
+FIXED: Final = {
+    RTM_NEWLINK: 16, RTM_NEWADDR: 8, RTM_NEWROUTE: 12, RTM_NEWNEIGH: 12, RTM_NEWRULE: 12, RTM_NEWTFILTER: 20,
+}  # fmt: skip
 
 Attributes = Sequence[tuple[str, object]]
 
@@ -88,12 +94,14 @@ def request(
 class NetlinkSocket:
     """A route socket of the calling thread's network namespace."""
 
-    def __init__(self, groups: int = 0) -> None:
+    def __init__(self, groups: int = 0, buffer_bytes: int = 1 << 20) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        with contextlib.suppress(PermissionError):  # beyond net.core.rmem_max, for root
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
         self._socket.bind((0, groups))
         self._sequence = 0
 
@@ -131,7 +139,7 @@ class NetlinkSocket:
         self._socket.send(b"".join(one.data for one in requests))
         waiting, refusals = len(requests), []
         while waiting:
-            for kind, flags, sequence, body in _messages(self._socket.recv(1 << 17)):
+            for kind, flags, sequence, body in messages_of(self._socket.recv(1 << 17)):
                 if kind != _ERROR or not first <= sequence <= self._sequence:
                     continue
                 waiting -= 1
@@ -145,12 +153,15 @@ class NetlinkSocket:
         self, kind: int, fields: Mapping[str, object], attributes: Attributes = ()
     ) -> Iterator[tuple[bytes, dict[int, bytes]]]:
         """All objects that match: their fixed part and their attributes by number, undecoded."""
-        one = request(kind, _DUMP, fields, attributes, what="list")
+        yield from self.dump_request(request(kind, REQUEST_DUMP, fields, attributes, what="list"))
+
+    def dump_request(self, one: Request) -> Iterator[tuple[bytes, dict[int, bytes]]]:
+        """As `dump`, for a message that is encoded already (flags REQUEST_DUMP)."""
         self._sequence += 1
         struct.pack_into("=I", one.data, 8, self._sequence)
         self._socket.send(one.data)
         while True:
-            for answer, _, sequence, body in _messages(self._socket.recv(1 << 17)):
+            for answer, _, sequence, body in messages_of(self._socket.recv(1 << 17)):
                 if sequence != self._sequence:
                     continue
                 if answer in (_DONE, _ERROR):
@@ -158,7 +169,7 @@ class NetlinkSocket:
                     if code and code != errno.ENOENT:  # a table that does not exist is an empty one
                         raise KernelRefused("list its objects", code)
                     return
-                size = _FIXED[answer]
+                size = FIXED[answer]
                 yield body[:size], attributes_of(body[size:])
 
 
@@ -175,7 +186,8 @@ def attributes_of(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages_of(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Messages of a datagram: type, flags, sequence number, and what follows the header."""
     position = 0
     while position + 16 <= len(data):
         length, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)

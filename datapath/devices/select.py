@@ -2,8 +2,8 @@
 
 A device does if it is up, is not one of those that stay inside (bridges, dummies, tunnels that carry frames, ends of
 pods' pairs), and a route of any table goes by it to somewhere global. Of bonds, VLANs and VRFs it is the device that
-carries the routes: the members of a bond have none, a VLAN's parent may have its own. An operator's patterns replace all
-of this, but for what is ours.
+carries the routes: the members of a bond have none, a VLAN's parent may have its own. An operator's patterns replace
+all of this, but for what is ours.
 
 Which address the node speaks from by a device follows the kernel's own rules: the default route's source if it says
 one, else the first address of the gateway's network, else the first of the device.
@@ -48,7 +48,7 @@ def select(
     addresses: Sequence[KernelAddress],
     patterns: Sequence[str] = (),
 ) -> Selection:
-    """:param patterns: names with wildcards (`eth*`); the devices they match are external and no others. None: detect."""
+    """:param patterns: names with wildcards (`eth*`); devices they match are external and no others. None: detect."""
     by_index = {link.index: link for link in links}
     routed: dict[int, list[KernelRoute]] = {}
     for route in routes:
@@ -116,7 +116,7 @@ def _external(link: Link, routes: Sequence[KernelRoute], addresses: Sequence[Ker
 
 
 def _preference6(one: KernelAddress) -> tuple[bool, bool, bool]:
-    """As RFC 6724 has it for a destination in the world, but for temporary addresses: pods' connections outlive them."""
+    """As RFC 6724 has it for a destination in the world, but temporary addresses last: connections outlive them."""
     return one.deprecated, ip_address(one.address).is_private, one.secondary
 
 

@@ -55,8 +55,9 @@ class KernelOverlay:
     """Implements ports.Overlay. Thread-safe: each call opens its own socket."""
 
     def ensure(self, *, underlay_mtu: int, port: int = DEFAULT_PORT, underlay_family: int = 4) -> Overlay:
-        """The device as it should be: a right one is kept, one of another port or kind is replaced. Raises KernelRefused,
-        NotWired for an underlay that is too small.
+        """The device as it should be: a right one is kept, one of another port or kind is replaced.
+
+        Raises KernelRefused, NotWired for an underlay that is too small.
 
         :param underlay_mtu: bytes; the smallest of the devices that lead to other nodes.
         :param underlay_family: of the nodes' addresses, 4 or 6.

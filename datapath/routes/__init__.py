@@ -1,2 +1,8 @@
-"""The node's side of the cloud interfaces (plan.py says what the kernel should hold, kernel.py brings it there by the
-requests of messages.py), and routes to the pods of other nodes (nodes.py)."""
+"""Routes, tables and rules of the node.
+
+plan.py         what the kernel should hold for the cloud interfaces: a pure function
+kernel.py       brings it there
+nodes.py        routes to the pods of other nodes
+segments.py     what is on which link
+messages.py     netlink requests
+"""

@@ -32,6 +32,7 @@ from datapath.model import (
 from datapath.netlink import NetlinkSocket
 from datapath.routes import messages
 from datapath.routes.kernel import is_node_route
+from datapath.routes.segments import Segments
 
 _WORDS: Final = {4: "IPv4", 6: "IPv6"}
 
@@ -78,27 +79,6 @@ def direct(nodes: Collection[NodePods], table: Sequence[KernelRoute]) -> Plan:
                 why = reasons.get(network.version, lack)
                 problems[node.name] = f"pods of {node.name} in {network} have no direct route: {why}"
     return Plan(frozenset(routes), problems)
-
-
-class Segments:
-    """Which device an address is on the link of, by the most specific route that covers it."""
-
-    def __init__(self, table: Collection[KernelRoute]) -> None:
-        parsed = [(ip_network(f"{one.destination}/{one.prefix_length}"), one) for one in table]
-        self._table = sorted(parsed, key=lambda pair: (-pair[1].prefix_length, pair[1].metric))
-
-    def of(self, address: str) -> tuple[int, str]:
-        """Index of the device, or 0 and why there is none."""
-        parsed = ip_address(address)
-        for network, route in self._table:
-            if parsed.version == network.version and parsed in network:
-                if not route.gateway:
-                    return route.link_index, ""
-                return 0, (
-                    f"its address {address} is reached by the gateway {route.gateway}, not on a segment of this node; "
-                    "use the tunnel, or leave the routes to the network between the nodes"
-                )
-        return 0, f"this node has no route to its address {address}"
 
 
 class KernelNodeRoutes:
@@ -150,4 +130,4 @@ def _route(network: IPv4Network | IPv6Network, link_index: int, gateway: str = "
     )
 
 
-__all__ = ["KernelNodeRoutes", "Plan", "Segments", "direct", "tunnelled"]
+__all__ = ["KernelNodeRoutes", "Plan", "direct", "tunnelled"]
