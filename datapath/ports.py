@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
+from datapath.events.filters import Filter, Names
+from datapath.events.hub import Subscription
 from datapath.model import CloudLink, Endpoint, Found, RoutingReport
+from datapath.view.model import (
+    AddressFacts,
+    DeviceFacts,
+    EndpointFacts,
+    FlowFacts,
+    HookCount,
+    MapFacts,
+    PolicyFacts,
+    Prefilter,
+    Selection,
+    Status,
+    Traced,
+    TranslationFacts,
+)
 
 
 class Endpoints(Protocol):
@@ -54,3 +70,55 @@ class Routing(Protocol):
 
     def node_addresses(self) -> Sequence[str]:
         """The node's own addresses, the one it speaks from first."""
+
+
+class DatapathView(Protocol):
+    """What an administrator asks of the programs: DatapathService tells it. Nothing here is on a packet's way.
+
+    Raises InvalidFilter for what cannot be, UnknownPod for a pod that is not of this node, BpfError if the kernel
+    refuses.
+    """
+
+    def status(self) -> Status: ...
+
+    def maps(self) -> Sequence[MapFacts]: ...
+
+    def endpoints(self) -> Sequence[EndpointFacts]: ...
+
+    def flows(self, wanted: Selection) -> Iterator[FlowFacts]:
+        """Reads the table as it goes: what changes meanwhile may be seen or not."""
+
+    def flush_flows(self, wanted: Selection) -> int:
+        """Forgets connections with their translations; how many."""
+
+    def translations(self, wanted: Selection) -> Iterator[TranslationFacts]: ...
+
+    def counts(self) -> Sequence[HookCount]:
+        """What passed and what was dropped, by hook and reason; those that are zero may be left out."""
+
+    def addresses(self, address: str = "") -> Sequence[AddressFacts]:
+        """Who has which address. With `address`: only what the programs would find for it, first match first."""
+
+    def policies(self, pod: str = "") -> Sequence[PolicyFacts]: ...
+
+    def devices(self) -> Sequence[DeviceFacts]: ...
+
+    def trace(self, pod: str, destination: str, port: int, protocol: str) -> Traced:
+        """What would become of a packet.
+
+        :param destination: an address, or a pod of any node that has an address of the pod's family.
+        :param port: 0: none.
+        :param protocol: tcp, udp, icmp; empty: tcp with a port, icmp without.
+        """
+
+    def subscribe(self, wanted: Filter, notify: Callable[[], None]) -> Subscription:
+        """Events from the moment that the subscription is entered; see events.hub."""
+
+    @property
+    def names(self) -> Names:
+        """Whose addresses and devices are."""
+
+    def prefilter(self) -> Prefilter: ...
+
+    def update_prefilter(self, add: Collection[str], delete: Collection[str]) -> tuple[int, int]:
+        """Ranges that were added, and deleted; those that were there, or not there, are no error."""

@@ -71,12 +71,12 @@ def compile_filter(wanted: Filter, names: Names) -> Test:
         protocols = frozenset(protocol_number(word) for word in wanted.protocols)
         tests.append(lambda event: event.protocol in protocols)
     if wanted.ports:
-        ports = frozenset(socket.htons(_port(port)) for port in wanted.ports)
+        ports = frozenset(socket.htons(port_number(port)) for port in wanted.ports)
         tests.append(lambda event: event.source_port_be in ports or event.destination_port_be in ports)
     if wanted.addresses:
         tests.append(_ends([range_of(text) for text in wanted.addresses]))
     if wanted.pods:
-        tests.append(_pods(frozenset(_pod(pod) for pod in wanted.pods), names))
+        tests.append(_pods(frozenset(pod_name(pod) for pod in wanted.pods), names))
     return _all(tests)
 
 
@@ -107,6 +107,23 @@ def protocol_number(text: str, field: str = "protocol") -> int:
         field=field,
         remedy=f"choose one of {', '.join(words.PROTOCOLS)}, or a number to 255",
     )
+
+
+def port_number(port: int) -> int:
+    """Raises InvalidFilter."""
+    if not 0 < port < 65536:
+        raise InvalidFilter(f"{port} is no port", field="port", remedy="write a number from 1 to 65535")
+    return port
+
+
+def pod_name(pod: str) -> str:
+    """Raises InvalidFilter."""
+    namespace, slash, name = pod.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise InvalidFilter(
+            f"{pod!r} is no pod", field="pod", remedy="write namespace/name; `plimsoll pods list` has them"
+        )
+    return pod
 
 
 def _all(tests: list[Test]) -> Test:
@@ -154,18 +171,3 @@ def _word(field: str, word: str, known: Collection[str]) -> str:
     if word not in known:
         raise InvalidFilter(f"there is no {field} {word!r}", field=field, remedy=f"choose one of: {', '.join(known)}")
     return word
-
-
-def _port(port: int) -> int:
-    if not 0 < port < 65536:
-        raise InvalidFilter(f"{port} is no port", field="port", remedy="write a number from 1 to 65535")
-    return port
-
-
-def _pod(pod: str) -> str:
-    namespace, slash, name = pod.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise InvalidFilter(
-            f"{pod!r} is no pod", field="pod", remedy="write namespace/name; `plimsoll pods list` has them"
-        )
-    return pod
