@@ -6,6 +6,8 @@
     ├── UnknownPod          no pod of this node has that name
     ├── InvalidSetting      a setting, or a configuration file, that cannot be
     ├── InvalidPolicy       a rule of a policy that cannot be
+    ├── InvalidRange        a range of addresses that cannot be denied
+    ├── OwnRange            a range that holds an address this node needs
     ├── NamespaceGone       the pod's network namespace does not exist
     ├── DeviceTaken         the pod has an interface of that name which is not ours
     ├── NotWired            the kernel does not hold what it should for an endpoint
@@ -63,6 +65,14 @@ class InvalidSetting(DatapathError):
 
 class InvalidPolicy(DatapathError):
     kind = "invalid"
+
+
+class InvalidRange(DatapathError):
+    kind = "invalid"
+
+
+class OwnRange(DatapathError):
+    kind = "precondition"
 
 
 class NamespaceGone(DatapathError):
