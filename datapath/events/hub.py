@@ -92,6 +92,11 @@ class Subscription:
             lost, self._lost = self._lost, 0
         return Taken(events, lost)
 
+    @property
+    def lost_in_ring(self) -> int:
+        """Records that found no room in the ring, for whomever they would have been; since the programs were loaded."""
+        return self._hub.lost_in_ring
+
     def put(self, events: Sequence[Event]) -> None:
         """By the hub's thread only."""
         test = self._test
@@ -151,6 +156,10 @@ class EventHub:
             subscribers=len(subscriptions),
             lost_by_subscribers=self._lost_by_gone + sum(one.lost for one in subscriptions),
         )
+
+    @property
+    def lost_in_ring(self) -> int:
+        return self._records.lost
 
     def add(self, subscription: Subscription) -> None:
         with self._lock:

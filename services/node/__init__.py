@@ -8,7 +8,7 @@ The map:
     pods.py           add, remove, check: lease and kernel together, one pod at a time
     network.py        the pool's interfaces in the kernel, level-triggered
     clients.py        streams to IPAM and registry: pool in; usage, endpoints and heartbeats out
-    handlers.py       NodeService on the local socket; explain.py answers "why not"
+    handlers.py       NodeService on the local socket; explain.py answers "why not"; datapath_handlers.py: DatapathService
     metrics.py        what Prometheus is told
     cni/              the plugin itself, in C
 """
