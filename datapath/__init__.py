@@ -7,8 +7,13 @@ The map:
     ports.py        what the node daemon consumes
     netlink.py      many requests in one system call, each with its own answer
     observe.py      what the kernel holds, as facts
+    sysctls.py      settings of the kernel's IP stack that pods need
     namespaces.py   visiting a pod's network namespace
     endpoints/      veth pairs, addresses and host routes of pods
-    routes/         cloud interfaces, tables and rules: plan.py is pure, kernel.py observes and applies
+    routes/         cloud interfaces, tables and rules, routes to other nodes' pods: plan.py is pure, kernel.py applies
+    devices/        devices that lead out of the node, and the overlay device
+    neighbours/     next hops that the kernel keeps resolved
+    network_events.py   tells what may have changed
+    cleanup.py      takes everything of ours out again
     testing.py      fakes of the ports, shipped
 """

@@ -115,7 +115,6 @@ def proxies(connection: NetlinkSocket) -> frozenset[ProxyNeighbour]:
     return frozenset(found)
 
 
-
 def number(data: bytes | None) -> int:
     return 0 if data is None else int(struct.unpack_from("=I", data)[0])
 

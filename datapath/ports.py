@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from datapath.devices.select import DeviceSelection
+from datapath.devices.vxlan import Overlay as OverlayFacts
 from datapath.events.filters import Filter, Names
 from datapath.events.hub import Subscription
-from datapath.model import CloudLink, Endpoint, Found, RoutingReport
+from datapath.model import CloudLink, Endpoint, Found, NextHop, NodePods, NodeRoutesReport, RoutingReport
+from datapath.neighbours.kernel import NeighbourReport
+from datapath.network_events import Changes
 from datapath.view.model import (
     AddressFacts,
     DeviceFacts,
@@ -122,3 +126,54 @@ class DatapathView(Protocol):
 
     def update_prefilter(self, add: Collection[str], delete: Collection[str]) -> tuple[int, int]:
         """Ranges that were added, and deleted; those that were there, or not there, are no error."""
+
+
+class Devices(Protocol):
+    """Devices that lead out of the node."""
+
+    def detect(self) -> DeviceSelection:
+        """As they are now. Raises KernelRefused."""
+
+
+class Overlay(Protocol):
+    """The device that carries packets between nodes."""
+
+    def ensure(self, *, underlay_mtu: int, port: int = ..., underlay_family: int = ...) -> OverlayFacts:
+        """Makes it as it should be, and keeps one that is. Raises KernelRefused, NotWired."""
+
+    def remove(self) -> bool:
+        """False: it was not there."""
+
+
+class NodeRoutes(Protocol):
+    """Routes to the pods of other nodes; each call is told of all of them, and leaves no others."""
+
+    def tunnel(self, nodes: Collection[NodePods], sources: Mapping[int, str] | None = None) -> NodeRoutesReport:
+        """By the overlay device. Raises KernelRefused, NotWired if it is missing.
+
+        :param sources: addresses that this node itself speaks from to them, by family (4, 6)."""
+
+    def direct(self, nodes: Collection[NodePods]) -> NodeRoutesReport:
+        """By the nodes' addresses. Raises KernelRefused."""
+
+    def clear(self) -> NodeRoutesReport: ...
+
+
+class Neighbours(Protocol):
+    """Next hops that the kernel keeps resolved."""
+
+    def reconcile(self, wanted: Collection[NextHop]) -> NeighbourReport:
+        """Keeps these, and no others of ours. Raises KernelRefused."""
+
+    def refresh(self, wanted: Collection[NextHop]) -> None:
+        """To be called twice a minute if the report says that they are not managed. Raises KernelRefused."""
+
+
+class NetworkEvents(Protocol):
+    """Tells what may have changed. Readable (`fileno`) when there may be something; `drain` never blocks."""
+
+    def fileno(self) -> int: ...
+
+    def drain(self) -> Changes: ...
+
+    def close(self) -> None: ...

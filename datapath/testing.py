@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from datapath.devices.select import DeviceSelection
+from datapath.devices.vxlan import DEFAULT_PORT, OVERHEAD, Done, Overlay
 from datapath.errors import DatapathError, NamespaceGone, NotWired
-from datapath.model import CloudLink, Endpoint, Found, RoutingReport
+from datapath.model import (
+    OVERLAY_DEVICE,
+    CloudLink,
+    Endpoint,
+    ExternalDevice,
+    Found,
+    NextHop,
+    NodePods,
+    NodeRoutesReport,
+    RoutingReport,
+)
+from datapath.neighbours.kernel import NeighbourReport
+from datapath.network_events import Changes
 
 
 class FakeEndpoints:
@@ -99,3 +113,95 @@ class FakeRouting:
 
     def node_addresses(self) -> Sequence[str]:
         return ["10.0.0.5"]
+
+
+class FakeDevices:
+    """Implements ports.Devices. `devices`: what the next look finds."""
+
+    def __init__(self, *devices: ExternalDevice) -> None:
+        self.devices = devices
+
+    def detect(self) -> DeviceSelection:
+        return DeviceSelection(self.devices)
+
+
+class FakeOverlay:
+    """Implements ports.Overlay."""
+
+    def __init__(self) -> None:
+        self.overlay: Overlay | None = None
+
+    def ensure(self, *, underlay_mtu: int, port: int = DEFAULT_PORT, underlay_family: int = 4) -> Overlay:
+        done = Done.CREATED if self.overlay is None else Done.KEPT
+        self.overlay = Overlay(99, underlay_mtu - OVERHEAD[underlay_family], port, done)
+        return self.overlay
+
+    def remove(self) -> bool:
+        there, self.overlay = self.overlay is not None, None
+        return there
+
+
+class FakeNodeRoutes:
+    """Implements ports.NodeRoutes. `mode`: "tunnel", "direct" or empty. `remote`: nodes on no segment of this one."""
+
+    def __init__(self, overlay: FakeOverlay | None = None) -> None:
+        self.nodes: tuple[NodePods, ...] = ()
+        self.mode = ""
+        self.remote: set[str] = set()
+        self._overlay = overlay
+
+    def tunnel(self, nodes: Collection[NodePods], sources: Mapping[int, str] | None = None) -> NodeRoutesReport:
+        if self._overlay is not None and self._overlay.overlay is None:
+            raise NotWired(f"{OVERLAY_DEVICE} does not exist", remedy="create it before the routes through it")
+        self.mode, self.nodes = "tunnel", tuple(nodes)
+        return NodeRoutesReport(routes=sum(len(one.cidrs) for one in nodes))
+
+    def direct(self, nodes: Collection[NodePods]) -> NodeRoutesReport:
+        near = [one for one in nodes if one.name not in self.remote]
+        self.mode, self.nodes = "direct", tuple(near)
+        problems = {one.name: "it is on no segment of this node" for one in nodes if one.name in self.remote}
+        return NodeRoutesReport(routes=sum(len(one.cidrs) for one in near), problems=problems)
+
+    def clear(self) -> NodeRoutesReport:
+        removed = sum(len(one.cidrs) for one in self.nodes)
+        self.mode, self.nodes = "", ()
+        return NodeRoutesReport(removed=removed)
+
+
+class FakeNeighbours:
+    """Implements ports.Neighbours. `managed`: whether the kernel can keep them by itself."""
+
+    def __init__(self, *, managed: bool = True) -> None:
+        self.kept: frozenset[NextHop] = frozenset()
+        self.managed = managed
+        self.refreshes = 0
+
+    def reconcile(self, wanted: Collection[NextHop]) -> NeighbourReport:
+        before, self.kept = self.kept, frozenset(wanted)
+        return NeighbourReport(self.managed, len(self.kept - before), len(before - self.kept))
+
+    def refresh(self, wanted: Collection[NextHop]) -> None:
+        self.refreshes += 1
+
+
+class FakeNetworkEvents:
+    """Implements ports.NetworkEvents; `say` makes it readable."""
+
+    def __init__(self) -> None:
+        self._bell = FakeDeviceEvents()
+        self._changes = Changes()
+
+    def fileno(self) -> int:
+        return self._bell.fileno()
+
+    def say(self, changes: Changes) -> None:
+        self._changes |= changes
+        self._bell.fire()
+
+    def drain(self) -> Changes:
+        self._bell.drain()
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    def close(self) -> None:
+        self._bell.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from datapath import observe
 from datapath.devices.observe import kernel_addresses, kernel_routes
-from datapath.devices.select import Selection, select
+from datapath.devices.select import DeviceSelection, select
 from datapath.netlink import NetlinkSocket
 
 
@@ -19,7 +19,7 @@ class KernelDevices:
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self._patterns = tuple(patterns)
 
-    def detect(self) -> Selection:
+    def detect(self) -> DeviceSelection:
         """Raises KernelRefused."""
         with NetlinkSocket() as connection:
             return select(

@@ -32,7 +32,7 @@ _TAKES_MEMBERS: Final = frozenset({"bridge", "openvswitch", "bond", "team"})
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class DeviceSelection:
     """
     :ivar devices: by index.
     :ivar passed_over: why other devices are none, in a few words by their name; pods' own are not told of.
@@ -47,7 +47,7 @@ def select(
     routes: Sequence[KernelRoute],
     addresses: Sequence[KernelAddress],
     patterns: Sequence[str] = (),
-) -> Selection:
+) -> DeviceSelection:
     """:param patterns: names with wildcards (`eth*`); devices they match are external and no others. None: detect."""
     by_index = {link.index: link for link in links}
     routed: dict[int, list[KernelRoute]] = {}
@@ -67,7 +67,7 @@ def select(
             passed_over[link.name] = why
         else:
             chosen.append(_external(link, routed.get(link.index, []), addresses))
-    return Selection(tuple(chosen), passed_over)
+    return DeviceSelection(tuple(chosen), passed_over)
 
 
 def _inside(link: Link, by_index: Mapping[int, Link], routes: Sequence[KernelRoute]) -> str:
@@ -139,4 +139,4 @@ def _covers(one: KernelAddress, gateway: str) -> bool:
     return address.version == network.version and address in network
 
 
-__all__ = ["Selection", "select"]
+__all__ = ["DeviceSelection", "select"]

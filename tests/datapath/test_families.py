@@ -80,9 +80,7 @@ def test_the_kernel_holds_what_a_pod_needs_and_nothing_more(spaces: Spaces, node
     wire(spaces, node, one)
     pod = space_of(one)
     [address] = [
-        entry
-        for entry in spaces.show(pod, "-6", "addr", "show", "eth0")[0]["addr_info"]
-        if entry["scope"] == "global"
+        entry for entry in spaces.show(pod, "-6", "addr", "show", "eth0")[0]["addr_info"] if entry["scope"] == "global"
     ]
     assert (address["local"], address["prefixlen"]) == (POD6.format(10), 128)
     assert address["nodad"], "usable at once"
