@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
+import structlog
 
+from datapath.identities.model import ClusterState
 from ipam.model import PoolInterface, Usage
 from services.api.ipam import convert
 from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.api.watch.v1 import watch_pb2
+from services.node.cluster import Cluster
 from services.node.pods import Attached
+from services.runtime.errors import describe
 from services.runtime.watch import Follower, FollowState, Mirror, Position
 
 _COALESCE_S = 0.005
+# How often it is looked whether something was doubtful for too long.
+_DOUBT_S = 1.0
+
+_log = structlog.get_logger("clients")
 
 
 class Signal:
@@ -145,10 +154,17 @@ def _ipam_ack(ack: watch_pb2.Ack) -> ipam_pb2.WatchRequest:
 
 
 class RegistryClient:
-    """Registers the node, tells its pods, and that it lives.
+    """Registers the node, tells its pods, and that it lives; hears of all nodes and pods.
+
+    While the registry is gone, what it told last holds. What it tells at its return is compared with that, and only
+    what differs is a change.
 
     :param endpoints: all pods as they are now.
     :param changed: set whenever they may have changed.
+    :param take: brings what is known of the cluster into force; returns what is not, by key, for the registry to tell.
+        Called for one state at a time. If it raises, the state comes again with all its changes.
+        None: this node does not ask for the others.
+    :param doubt_s: how long what a registry that lost its memory does not know is kept.
     """
 
     service = "registry"
@@ -162,9 +178,16 @@ class RegistryClient:
         endpoints: Callable[[], Sequence[registry_pb2.Endpoint]],
         changed: asyncio.Event,
         heartbeat_s: float,
+        take: Callable[[ClusterState], Awaitable[Mapping[str, str] | None]] | None = None,
+        doubt_s: float = 60.0,
     ) -> None:
         self.target = target
         self.state = FollowState()
+        self.cluster = Cluster(time.monotonic, doubt_s=doubt_s)
+        self._take = take
+        self._taking = asyncio.Lock()
+        # What of the last state is not in force, by key.
+        self._errors: Mapping[str, str] = {}
         self._stream = _Stream(connect)
         self._node = node
         self._endpoints = endpoints
@@ -172,7 +195,7 @@ class RegistryClient:
         self._heartbeat_s = heartbeat_s
         self._told: dict[str, registry_pb2.Endpoint] = {}
         self._follower: Follower[registry_pb2.WatchRequest, registry_pb2.WatchResponse] = Follower(
-            "registry", self._open, self._ignore, None, on_state=self._on_state
+            "registry", self._open, self._apply, _registry_ack, on_state=self._on_state
         )
 
     async def run(self) -> None:
@@ -181,12 +204,15 @@ class RegistryClient:
                 tasks.create_task(self._follower.run())
                 tasks.create_task(self._heartbeat())
                 tasks.create_task(self._report())
+                tasks.create_task(self._doubt())
         finally:
             await self._stream.close()
 
     async def _open(self, position: Position) -> Any:
         call = registry_pb2_grpc.RegistryServiceStub(await self._stream.fresh()).Watch()
-        opening = registry_pb2.WatchRequest.Open(node=self._node, position=position.to_proto(), subscribe=False)
+        opening = registry_pb2.WatchRequest.Open(
+            node=self._node, position=position.to_proto(), subscribe=self._take is not None
+        )
         await call.write(registry_pb2.WatchRequest(open=opening))
         whole = {one.id: one for one in self._endpoints()}
         endpoints = registry_pb2.WatchRequest.Endpoints(replace=True, upserted=whole.values())
@@ -197,8 +223,24 @@ class RegistryClient:
         self._changed.set()
         return call
 
-    async def _ignore(self, response: registry_pb2.WatchResponse) -> None:
-        return None
+    async def _apply(self, response: registry_pb2.WatchResponse) -> Mapping[str, str] | None:
+        async with self._taking:
+            return await self._bring(self.cluster.apply(response))
+
+    async def _bring(self, state: ClusterState | None) -> Mapping[str, str] | None:
+        if state is not None and self._take is not None:
+            self._errors = await self._take(state) or {}
+            self.cluster.taken()
+        return self._errors
+
+    async def _doubt(self) -> None:
+        while True:
+            await asyncio.sleep(min(_DOUBT_S, max(self.cluster.doubtful_for_s(), 0.01)))
+            try:
+                async with self._taking:
+                    await self._bring(self.cluster.expire())
+            except Exception as error:  # noqa: BLE001  tried again with the next state
+                _log.error("what is known of the cluster is not in force", error=describe(error))
 
     def _on_state(self, state: FollowState) -> None:
         self.state = state
@@ -223,6 +265,10 @@ class RegistryClient:
             # If the stream is down, the next one begins with all of them.
             if await self._follower.send(registry_pb2.WatchRequest(endpoints=change)):
                 self._told = now
+
+
+def _registry_ack(ack: watch_pb2.Ack) -> registry_pb2.WatchRequest:
+    return registry_pb2.WatchRequest(ack=ack)
 
 
 def registry_endpoint(node: str, attached: Attached) -> registry_pb2.Endpoint:
