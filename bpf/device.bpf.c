@@ -1,0 +1,306 @@
+/* Programs of external devices and of the overlay.
+ *
+ *   network ──▶ from_device ──▶ pod, or the node's stack
+ *   tunnel  ──▶ from_overlay ─▶ pod, or the node's stack
+ *   the node's stack ──▶ to_device ──▶ network      masquerades what pods send by the stack
+ *   the node's stack ──▶ to_overlay ─▶ tunnel       finds the node of a pod that the node itself talks to
+ *
+ * What is not for a pod is none of their business: it passes untouched. */
+#define SOURCE_FILE SOURCE_DEVICE
+
+#include "include/decide.h"
+
+char _license[] SEC("license") = "GPL";
+
+/* The entry of an answer to a masqueraded packet, or NULL. */
+inlined struct nat *masqueraded_answer(struct scratch *scratch, const struct address *source,
+                                       const struct address *destination, __u16 source_port_be,
+                                       __u16 destination_port_be, const struct packet *packet, __u8 protocol) {
+    struct nat_key *key = &scratch->nat_answer;
+    __u16 port = bpf_ntohs(destination_port_be);
+    struct nat *entry;
+
+    if (!(config.flags & (CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6)))
+        return NULL;
+    /* Ports that are never given out spare the look-up: those that most servers and pods use. */
+    if (ports_can_change(protocol) && (port < config.nat_port_low || port > config.nat_port_high))
+        return NULL;
+    *(__u64 *)&key->source_port_be = 0;
+    key->source = *source;
+    key->destination = *destination;
+    key->source_port_be = source_port_be;
+    key->destination_port_be = destination_port_be;
+    key->protocol = protocol;
+    key->direction = NAT_IN;
+    entry = bpf_map_lookup_elem(&nat, key);
+    return entry && !passed(entry->expires_j, packet->now_j) ? entry : NULL;
+}
+
+/* A packet from outside that no flow speaks for. `translated`: it answers a masqueraded one. */
+apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key,
+                              __u32 low_bits) {
+    bool low = low_bits & 1, translated = low_bits & 2;
+    struct target *target = target_of(&packet->destination), *source;
+    struct scratch *scratch = scratch_of();
+    struct runtime *run = running();
+    struct standing standing;
+    struct path *path;
+    int reason;
+
+    if (!target || target->kind != TARGET_POD) {
+        if (translated)
+            return DROP(DROP_NO_ENDPOINT);
+        if (packet->hook == HOOK_FROM_DEVICE)
+            return PASS;
+        if (!target || target->kind != TARGET_HOST)
+            return DROP(DROP_OVERLAY_UNKNOWN);
+        /* The tunnel's inner MAC address is nobody's in particular. */
+        bpf_skb_change_type(skb, 0);
+        return PASS;
+    }
+    if (!scratch || !run)
+        return DROP(DROP_FLOW_FULL);
+    source = target_of(&packet->source);
+    if (source && (source->kind == TARGET_POD || source->kind == TARGET_HOST))
+        return DROP(DROP_SPOOFED_ADDRESS);
+    if (packet->protocol == PROTO_TCP && !(packet->flags & PACKET_LATER) && !tcp_flags_possible(packet->tcp_flags))
+        return DROP(DROP_INVALID_TCP);
+    if (packet->hook == HOOK_FROM_DEVICE)
+        packet->source_identity = identity_of(source);
+    packet->destination_identity = target->identity;
+    standing = standing_of(key, low, packet);
+    path = fresh_path(scratch, packet, 0, run->generation);
+    if (!standing.answer && !(translated && !standing.flow)) {
+        reason = policy_asked(skb, packet, target, DIRECTION_INGRESS);
+        if (reason)
+            denied(path, packet, reason);
+    }
+    route_to_pod(target, path);
+    path->mark = mark_of(MARK_IDENTITY, packet->source_identity);
+    reason = remember(skb, packet, key, low, standing.flow, scratch, translated ? FLOW_NAT : 0, translated);
+    if (reason)
+        return DROP(reason);
+    return FORWARD;
+}
+
+/* An ICMP error from outside: about a packet of a pod, or none of our business. */
+apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
+    struct scratch *scratch = scratch_of();
+    struct runtime *run = running();
+    struct packet *inner;
+    struct target *target;
+    struct path *path;
+    struct nat *entry;
+    struct flow *flow;
+
+    if (!scratch || !run)
+        return PASS;
+    inner = &scratch->inner;
+    if (read_inner(skb, packet, inner) || !same_address(&inner->source, &packet->destination))
+        return PASS;
+    entry = masqueraded_answer(scratch, &inner->destination, &inner->source, inner->destination_port_be,
+                               inner->source_port_be, packet, inner->protocol);
+    if (entry) {
+        if (rewrite_error(skb, packet, inner, entry, false))
+            return DROP(DROP_REWRITE);
+        packet->destination = entry->address;
+        inner->source = entry->address;
+        if (is_icmp(inner->protocol) && !inner->source_port_be)
+            inner->destination_port_be = entry->port_be;
+        else
+            inner->source_port_be = entry->port_be;
+    }
+    target = target_of(&packet->destination);
+    if (!target || target->kind != TARGET_POD)
+        return PASS;
+    packet->destination_identity = target->identity;
+    key_of(&scratch->inner_key, inner);
+    flow = bpf_map_lookup_elem(&flows, &scratch->inner_key);
+    if (!flow || !alive(flow, packet->now_j))
+        return DROP(DROP_ICMP_UNRELATED);
+    path = fresh_path(scratch, packet, 0, run->generation);
+    route_to_pod(target, path);
+    path->mark = mark_of(MARK_IDENTITY, IDENTITY_WORLD);
+    return FORWARD;
+}
+
+/* What comes by a device or by the tunnel, once it is read. */
+inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
+    struct runtime *run = running();
+    struct scratch *scratch = scratch_of();
+    bool low, translated = false;
+    struct flow_key key;
+    struct flow *flow;
+    struct nat *entry;
+    int verdict;
+
+    if (!run || !scratch)
+        return PASS;
+    if (packet->flags & PACKET_FRAGMENT) {
+        int reason = fragment_ports(packet);
+
+        if (reason) {
+            struct target *target = target_of(&packet->destination);
+
+            return target && target->kind == TARGET_POD ? DROP(reason) : PASS;
+        }
+    }
+    if (packet->flags & PACKET_ICMP_ERROR) {
+        verdict = error_from_outside(skb, packet);
+    } else {
+        entry = masqueraded_answer(scratch, &packet->source, &packet->destination, packet->source_port_be,
+                                   packet->destination_port_be, packet, packet->protocol);
+        if (entry) {
+            struct address pod = entry->address;
+            __u16 port_be = entry->port_be;
+
+            if (rewrite(skb, packet, false, &pod, port_be, entry->checksum_diff))
+                return DROP(DROP_REWRITE);
+            packet->destination = pod;
+            packet->destination_port_be = port_be;
+            if (!is_icmp(packet->protocol))
+                packet->policy_port_be = port_be;
+            translated = true;
+        }
+        low = key_of(&key, packet);
+        flow = bpf_map_lookup_elem(&flows, &key);
+        if (flow) {
+            struct path *path = low ? &flow->from_low : &flow->from_high;
+
+            if (decided(flow, path, packet, 0, run->generation)) {
+                track(skb, flow, low, packet);
+                counted(path, skb->len);
+                return forward(skb, packet, path);
+            }
+        }
+        verdict = decide_from_outside(skb, packet, &key, low | translated << 1);
+    }
+    if (verdict != FORWARD)
+        return verdict;
+    return forward(skb, packet, &scratch->path);
+}
+
+SEC("tc")
+int from_device(struct __sk_buff *skb) {
+    struct packet storage = {.hook = HOOK_FROM_DEVICE, .now_j = now_j()}, *packet = &storage;
+
+    /* What cannot be read may still be the node's. */
+    if (read_packet(skb, packet) || (packet->flags & (PACKET_ARP | PACKET_CONTROL)))
+        return PASS;
+    return from_outside(skb, packet);
+}
+
+/* The first packet of a flow by the tunnel must come from a node that is known: who the others are, its key says. */
+apart int tunnel_refused(struct __sk_buff *skb, struct packet *packet) {
+    struct bpf_tunnel_key key = {};
+    struct address from;
+    struct target *node;
+
+    if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+        __builtin_memset(&key, 0, sizeof(key));
+        if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+            return DROP_OVERLAY_UNKNOWN;
+        __builtin_memcpy(&from, key.remote_ipv6, 16);
+    } else {
+        mapped(&from, bpf_htonl(key.remote_ipv4));
+    }
+    packet->source_identity = key.tunnel_id;
+    node = bpf_map_lookup_elem(&addresses, &from);
+    return node && node->kind == TARGET_REMOTE_NODE ? DROP_NONE : DROP_OVERLAY_UNKNOWN;
+}
+
+SEC("tc")
+int from_overlay(struct __sk_buff *skb) {
+    struct packet storage = {.hook = HOOK_FROM_OVERLAY, .now_j = now_j()}, *packet = &storage;
+    int reason = read_packet(skb, packet);
+
+    if (!reason && (packet->flags & (PACKET_ARP | PACKET_CONTROL)))
+        reason = DROP_CONTROL;
+    if (!reason)
+        reason = tunnel_refused(skb, packet);
+    if (reason)
+        return DROP(reason);
+    return from_outside(skb, packet);
+}
+
+/* A pod's packet that the stack sends out by an external device. */
+apart int masquerade_late(struct __sk_buff *skb, struct packet *packet) {
+    struct target *source = bpf_map_lookup_elem(&addresses, &packet->source), *target;
+    struct scratch *scratch = scratch_of();
+    struct runtime *run = running();
+    __u32 ifindex = skb->ifindex;
+    struct standing standing;
+    struct device *device;
+    struct path *path;
+    int reason;
+    bool low;
+
+    if (!source || source->kind != TARGET_POD || !scratch || !run)
+        return PASS;
+    if (packet->flags & PACKET_FRAGMENT) {
+        reason = fragment_ports(packet);
+        if (reason)
+            return DROP(reason);
+    }
+    target = target_of(&packet->destination);
+    packet->source_identity = source->identity;
+    packet->destination_identity = identity_of(target);
+    device = bpf_map_lookup_elem(&devices, &ifindex);
+    low = key_of(&scratch->inner_key, packet);
+    standing = standing_of(&scratch->inner_key, low, packet);
+    if (!device || standing.answer || never_masqueraded(target) || !masquerade_on(packet))
+        return PASS;
+    path = fresh_path(scratch, packet, ifindex, run->generation);
+    reason = masquerade_by(skb, packet, device, path, standing.flow);
+    if (reason)
+        return DROP(reason);
+    if (standing.flow)
+        standing.flow->flags |= FLOW_NAT;
+    if (rewrite(skb, packet, true, &path->nat_address, path->nat_port_be, path->checksum_diff))
+        return DROP(DROP_REWRITE);
+    count(packet->hook, DROP_NONE, skb->len);
+    return PASS;
+}
+
+SEC("tc")
+int to_device(struct __sk_buff *skb) {
+    struct packet storage = {.hook = HOOK_TO_DEVICE, .now_j = now_j()}, *packet = &storage;
+
+    if ((skb->mark & MARK_KIND_MASK) == MARK_DONE || !(config.flags & (CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6)))
+        return PASS;
+    if (read_packet(skb, packet) || (packet->flags & (PACKET_ARP | PACKET_CONTROL | PACKET_ICMP_ERROR)))
+        return PASS;
+    return masquerade_late(skb, packet);
+}
+
+SEC("tc")
+int to_overlay(struct __sk_buff *skb) {
+    struct packet storage = {.hook = HOOK_TO_OVERLAY, .now_j = now_j()}, *packet = &storage;
+    __u32 mark = skb->mark;
+    struct target *target;
+    struct path *path;
+    struct scratch *scratch;
+    int reason, verdict;
+
+    if ((mark & MARK_KIND_MASK) == MARK_DONE)
+        return PASS;
+    reason = read_packet(skb, packet);
+    if (!reason && (packet->flags & (PACKET_ARP | PACKET_CONTROL)))
+        reason = DROP_CONTROL;
+    if (reason)
+        return DROP(reason);
+    target = target_of(&packet->destination);
+    scratch = scratch_of();
+    if (!target || !target->node || !(target->flags & TARGET_TUNNEL) || !scratch)
+        return DROP(DROP_NO_TUNNEL);
+    packet->source_identity = (mark & MARK_KIND_MASK) == MARK_IDENTITY ? marked_identity(mark) : IDENTITY_HOST;
+    path = fresh_path(scratch, packet, IN_STACK, 0);
+    path->node = target->node;
+    path->mark = mark_of(MARK_DONE, packet->source_identity);
+    verdict = tunnelled(skb, packet, path);
+    if (verdict != PASS)
+        return verdict;
+    skb->mark = path->mark;
+    count(packet->hook, DROP_NONE, skb->len);
+    return PASS;
+}

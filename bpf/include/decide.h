@@ -1,0 +1,139 @@
+/* What the programs of pods and of devices decide alike: new flows, and ICMP errors about known ones. */
+#ifndef PLIMSOLL_DECIDE_H
+#define PLIMSOLL_DECIDE_H
+
+#include "common.h"
+#include "events.h"
+#include "flow.h"
+#include "forward.h"
+#include "icmp.h"
+#include "maps.h"
+#include "nat.h"
+#include "packet.h"
+#include "policy.h"
+#include "target.h"
+
+/* What deciding returns besides a verdict: forward the packet by the path in the scratch. */
+#define FORWARD 100
+
+/* The entry as it stands for a packet that asks for a decision. */
+struct standing {
+    struct flow *flow; /* NULL: none that counts */
+    bool answer; /* the other end began: no policy is asked */
+};
+
+inlined struct standing standing_of(const struct flow_key *key, bool low, const struct packet *packet) {
+    struct standing standing = {.flow = bpf_map_lookup_elem(&flows, key)};
+    struct flow *flow = standing.flow;
+    bool opening = packet->protocol == PROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    const struct path *origin;
+
+    if (!flow)
+        return standing;
+    origin = flow->flags & FLOW_ORIGIN_HIGH ? &flow->from_high : &flow->from_low;
+    standing.answer = !from_origin(flow, low);
+    /* A SYN on a closed connection begins another one; what was denied to one end gives the other no right. */
+    if (!alive(flow, packet->now_j) || (opening && flow->state == FLOW_CLOSING) ||
+        (standing.answer && (origin->flags & PATH_DENIED))) {
+        standing.flow = NULL;
+        standing.answer = false;
+    }
+    return standing;
+}
+
+/* A blank decision for this packet. */
+inlined struct path *fresh_path(struct scratch *scratch, const struct packet *packet, __u32 in_ifindex,
+                                __u32 generation) {
+    struct path *path = &scratch->path;
+
+    __builtin_memset(path, 0, sizeof(*path));
+    path->generation = generation;
+    path->checked_j = packet->now_j;
+    path->in_ifindex = in_ifindex;
+    return path;
+}
+
+inlined void denied(struct path *path, const struct packet *packet, __u32 reason) {
+    path->flags |= PATH_DENIED;
+    path->reason = reason;
+    path->rule = packet->rule;
+}
+
+/* Puts the decision into the flow's entry, a new one if need be. `flags` are added. Returns a drop reason. */
+inlined int remember(struct __sk_buff *skb, const struct packet *packet, const struct flow_key *key, bool low,
+                     struct flow *known, struct scratch *scratch, __u16 flags, bool reversed) {
+    struct path *path = &scratch->path;
+    struct flow *flow = &scratch->flow;
+    struct runtime *run;
+
+    if (tracing())
+        return DROP_NONE;
+    if (known) {
+        struct path *old = low ? &known->from_low : &known->from_high;
+
+        redecide(old, path);
+        if ((flags & ~known->flags) != 0)
+            known->flags |= flags;
+        if (low)
+            known->low_identity = packet->source_identity;
+        else
+            known->high_identity = packet->source_identity;
+        track(skb, known, low, packet);
+        counted(old, skb->len);
+        return DROP_NONE;
+    }
+    __builtin_memset(flow, 0, sizeof(*flow));
+    flow->created_j = packet->now_j;
+    flow->state = FLOW_OPENING;
+    flow->flags = flags | (low == reversed ? FLOW_ORIGIN_HIGH : 0);
+    flow->low_identity = low ? packet->source_identity : packet->destination_identity;
+    flow->high_identity = low ? packet->destination_identity : packet->source_identity;
+    if (low)
+        flow->from_low = *path;
+    else
+        flow->from_high = *path;
+    counted(low ? &flow->from_low : &flow->from_high, skb->len);
+    if (path->flags & PATH_DENIED)
+        flow->expires_j = packet->now_j + config.other_opening_j;
+    else
+        track(skb, flow, low, packet);
+    if (bpf_map_update_elem(&flows, key, flow, BPF_ANY))
+        return DROP_FLOW_FULL;
+    run = running();
+    if (run && run->flow_events && !(path->flags & PATH_DENIED))
+        NOTE(EVENT_FLOW_NEW, 0, 0, path->action, path->out_ifindex);
+    return DROP_NONE;
+}
+
+inlined bool never_masqueraded(const struct target *target) {
+    return target && (target->kind == TARGET_POD || target->kind == TARGET_REMOTE_POD || target->kind == TARGET_HOST ||
+                      target->kind == TARGET_STACK || (target->flags & TARGET_CLUSTER));
+}
+
+/* Masquerades a path that leaves by `device`. Returns a drop reason. */
+inlined int masquerade_by(struct __sk_buff *skb, struct packet *packet, const struct device *device, struct path *path,
+                          const struct flow *known) {
+    bool ipv6 = packet->flags & PACKET_IPV6;
+    struct address to = ipv6 ? device->masquerade6 : device->masquerade4;
+    __u8 state = known ? known->state : FLOW_OPENING;
+    int reason;
+
+    if (no_address(&to))
+        return DROP_NAT_NO_ADDRESS;
+    reason = masqueraded(skb, packet, &to, path, lifetime_j(packet->protocol, state));
+    if (!reason && tracing()) {
+        struct packet after = *packet;
+
+        after.source = path->nat_address;
+        after.source_port_be = path->nat_port_be;
+        packet = &after;
+        STEP(STEP_MASQUERADE, 0, 0, path->out_ifindex);
+    }
+    return reason;
+}
+
+inlined bool masquerade_on(const struct packet *packet) {
+    return config.flags & (packet->flags & PACKET_IPV6 ? CONFIG_MASQUERADE6 : CONFIG_MASQUERADE4);
+}
+
+#endif
