@@ -5,6 +5,9 @@ The map:
     errors.py       what can go wrong, one tree
     model.py        frozen facts: endpoints, cloud links, routes, rules; and how ours are told from others'
     ports.py        what the node daemon consumes
+    layout.py       what programs and daemon share: bpf/include/types.h in Python
+    record.py       C structures as dataclasses
+    loader/         programs into the kernel, maps, links, events out of it
     netlink.py      many requests in one system call, each with its own answer
     observe.py      what the kernel holds, as facts
     sysctls.py      settings of the kernel's IP stack that pods need
