@@ -83,7 +83,7 @@ class Map:
         """A map of its own, such as one to put into a map of maps. It lives while something holds it."""
         attribute = MapCreate(
             type=kind, key_size=key_size, value_size=value_size, max_entries=max_entries, flags=flags,
-            inner_fd=inner.fd if inner else 0, name=name.encode()[:15],
+            inner_fd=inner.fd if inner is not None else 0, name=name.encode()[:15],
         )  # fmt: skip
         return cls(syscalls.asked(f"create map {name or '(unnamed)'}", Command.MAP_CREATE, attribute), name)
 
