@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +50,40 @@ def test_each_interface_has_a_table_and_each_address_a_rule() -> None:
     assert [one.address for one in state.addresses] == ["10.0.0.201"], "the first interface is the host's business"
 
 
+def test_ipv6_has_its_own_rules_and_routes_where_there_is_a_gateway() -> None:
+    wanted = CloudLink(
+        "eni-b",
+        "02:00:00:00:00:01",
+        1,
+        "10.0.0.1",
+        "10.0.0.6",
+        frozenset({"10.0.0.20", "fd00::20"}),
+        "fe80::1",
+        "fd00::6",
+    )
+    found = {"eni-b": device(3, wanted.mac)}
+    state = desired([wanted], found)
+    assert {one for one in state.rules if one.family == 6} == {
+        Rule(5000, 254, suppress_length=127, family=6),
+        Rule(5010, 20001, "fd00::20", family=6),
+        Rule(5010, 20001, "fd00::6", family=6),
+    }
+    assert {one for one in state.routes if ":" in one.destination} == {
+        Route("::", 0, 20001, 3, "fe80::1"),
+        Route("fd00::20", 128, 254, 0, metric=4_000_000),
+    }
+    assert {one.address for one in state.proxies} == {"10.0.0.20", "fd00::20"}
+    assert {one.address for one in state.addresses} == {"10.0.0.6", "fd00::6"}
+    without = desired([replace(wanted, gateway6="")], found)
+    assert not [one for one in without.rules if one.family == 6], "the main table decides"
+
+
+def test_a_gateway6_of_the_subnet_is_reached_itself() -> None:
+    wanted = CloudLink("eni-b", "02:00:00:00:00:01", 1, "10.0.0.1", "", frozenset({"fd00::20"}), "fd00::1")
+    state = desired([wanted], {"eni-b": device(3, wanted.mac)})
+    assert Route("fd00::1", 128, 20001, 3) in state.routes
+
+
 def test_an_interface_that_is_not_there_has_nothing() -> None:
     state = desired([cloud("eni-a", 1, "10.0.0.10")], {})
     assert not state.routes
@@ -77,3 +113,4 @@ def test_names_and_macs_are_stable() -> None:
     assert len(host_device("x" * 64, "eth0")) <= 15
     assert host_device("a", "eth0") != host_device("a", "eth1")
     assert pod_mac("10.1.2.3") == "0e:58:0a:01:02:03"
+    assert pod_mac("fd00::102:304") == "0e:58:01:02:03:04"
