@@ -9,26 +9,19 @@ several, each unlike the other.
 
 from __future__ import annotations
 
-import struct
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
+from datapath.layout import POLICY_FIXED_BITS, POLICY_PROTOCOL_BITS, Policy, PolicyKey
 from datapath.policy.model import ANY_PROTOCOL, Direction, Rule, Verdict
 from datapath.policy.ranges import prefixes
-
-FIXED_BITS: Final = 64
-PROTOCOL_BITS: Final = 80
-KEY: Final = struct.Struct("=IB3xIBxH")  # struct policy_key; the port is put in as it lies in memory
-VALUE: Final = struct.Struct("=BBHIQ")  # struct policy
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """`port` in the machine's order; `prefix_bits` as the trie counts them."""
+    """`prefix_bits` as the trie counts them."""
 
     prefix_bits: int
     direction: Direction
@@ -37,7 +30,7 @@ class Key:
     port: int = 0
 
     def pack(self) -> bytes:
-        return KEY.pack(self.prefix_bits, self.direction, self.identity, self.protocol, swap(self.port))
+        return PolicyKey(self.prefix_bits, self.direction, self.identity, self.protocol, self.port).pack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +40,7 @@ class Entry:
     rule: int
 
     def pack(self, packets: int = 0) -> bytes:
-        return VALUE.pack(self.verdict, self.bits, 0, self.rule, packets)
-
-
-def swap(port: int) -> int:
-    """A port between the machine's and the network's order."""
-    return int.from_bytes(port.to_bytes(2, "big"), sys.byteorder)
+        return Policy(self.verdict, self.bits, self.rule, packets).pack()
 
 
 def entries(rules: Collection[Rule]) -> dict[Key, Entry]:
@@ -72,18 +60,18 @@ def _of_identity(direction: Direction, identity: int, rules: Iterable[Rule]) -> 
         protocols[rule.protocol].append(rule)
     general = _winner(protocols.pop(ANY_PROTOCOL, []))
     if general is not None:
-        yield Key(FIXED_BITS, direction, identity), _entry(general)
+        yield Key(POLICY_FIXED_BITS, direction, identity), _entry(general)
         if general.verdict is Verdict.DENY:
             return  # nothing below could win against it
     for protocol, group in protocols.items():
         whole = _winner([rule for rule in group if rule.all_ports])
         if whole is not None:
-            yield Key(PROTOCOL_BITS, direction, identity, protocol), _entry(whole)
+            yield Key(POLICY_PROTOCOL_BITS, direction, identity, protocol), _entry(whole)
             if whole.verdict is Verdict.DENY:
                 continue
         for first, last, rule in _pieces([rule for rule in group if not rule.all_ports]):
             for port, bits in prefixes(first, last):
-                yield Key(PROTOCOL_BITS + bits, direction, identity, protocol, port), _entry(rule)
+                yield Key(POLICY_PROTOCOL_BITS + bits, direction, identity, protocol, port), _entry(rule)
 
 
 def _pieces(rules: Collection[Rule]) -> Iterator[tuple[int, int, Rule]]:

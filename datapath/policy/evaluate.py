@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from datapath.policy.compile import FIXED_BITS, PROTOCOL_BITS, Entry, Key, rank
+from datapath.layout import POLICY_FIXED_BITS, POLICY_PROTOCOL_BITS
+from datapath.policy.compile import Entry, Key, rank
 from datapath.policy.model import (
     ANY_IDENTITY,
     ANY_PROTOCOL,
@@ -71,10 +72,10 @@ def _longest(entries: Mapping[Key, Entry], peer: Peer, identity: int) -> Entry |
     """An LPM look-up, the long way."""
     for bits in range(PORT_BITS, -1, -1):
         port = peer.port >> (PORT_BITS - bits) << (PORT_BITS - bits)
-        found = entries.get(Key(PROTOCOL_BITS + bits, peer.direction, identity, peer.protocol, port))
+        found = entries.get(Key(POLICY_PROTOCOL_BITS + bits, peer.direction, identity, peer.protocol, port))
         if found is not None:
             return found
-    return entries.get(Key(FIXED_BITS, peer.direction, identity))
+    return entries.get(Key(POLICY_FIXED_BITS, peer.direction, identity))
 
 
 def _flagged(enforcement: Enforcement, direction: Direction, answer: Answer) -> Answer:

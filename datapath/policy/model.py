@@ -18,6 +18,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from datapath import layout
 from datapath.errors import InvalidPolicy
 from datapath.identities.model import IDENTITY_MAX
 
@@ -29,14 +30,14 @@ LAST_PORT: Final = 0xFFFF
 class Direction(enum.IntEnum):
     """As bpf/include/types.h numbers them, from the pod's point of view."""
 
-    INGRESS = 0
-    EGRESS = 1
+    INGRESS = layout.DIRECTION_INGRESS
+    EGRESS = layout.DIRECTION_EGRESS
 
 
 class Verdict(enum.IntEnum):
-    ALLOW = 1
-    DENY = 2
-    AUDIT = 3
+    ALLOW = layout.POLICY_ALLOW
+    DENY = layout.POLICY_DENY
+    AUDIT = layout.POLICY_AUDIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,12 @@ class Enforcement:
     @property
     def target_flags(self) -> int:
         """As `struct target.flags` has them."""
-        flags = (self.ingress, 1 << 0), (self.egress, 1 << 1), (self.audit_ingress, 1 << 5), (self.audit_egress, 1 << 6)
-        return sum(bit for is_set, bit in flags if is_set)
+        return (
+            self.ingress * layout.TARGET_INGRESS_POLICY
+            | self.egress * layout.TARGET_EGRESS_POLICY
+            | self.audit_ingress * layout.TARGET_INGRESS_AUDIT
+            | self.audit_egress * layout.TARGET_EGRESS_AUDIT
+        )
 
 
 @dataclass(frozen=True, slots=True)
