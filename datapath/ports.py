@@ -53,6 +53,21 @@ class Endpoints(Protocol):
         one sentence each."""
 
 
+class PodPrograms(Protocol):
+    """Programs at pods' devices, and what they know of each pod."""
+
+    def attach(self, endpoint: Endpoint, index: int) -> None:
+        """The pod's packets pass the programs from now on; before, they are dropped. Idempotent.
+
+        :param index: of the node's end of its pair. Raises BpfError."""
+
+    def detach(self, host_device: str) -> None:
+        """The pod's device is about to go. What is not there is no error."""
+
+    def check(self, endpoint: Endpoint, index: int) -> None:
+        """Raises NotWired with the first difference."""
+
+
 class DeviceEvents(Protocol):
     """Tells of devices that come, go or change. Readable (`fileno`) when there may be something; never blocks."""
 
@@ -124,8 +139,12 @@ class DatapathView(Protocol):
 
     def prefilter(self) -> Prefilter: ...
 
-    def update_prefilter(self, add: Collection[str], delete: Collection[str]) -> tuple[int, int]:
-        """Ranges that were added, and deleted; those that were there, or not there, are no error."""
+    def update_prefilter(
+        self, add: Collection[str], delete: Collection[str], *, force: bool = False
+    ) -> tuple[int, int]:
+        """How many ranges are new, and how many are gone; those that were there, or not there, are no error.
+
+        :param force: also ranges that hold the node's own addresses."""
 
 
 class Devices(Protocol):

@@ -19,6 +19,7 @@ from datapath.errors import DatapathError, DeviceTaken, InvalidEndpoint, KernelR
 from datapath.model import HOST_PREFIX, Endpoint, Found, Link
 from datapath.namespaces import opened, visiting
 from datapath.netlink import NetlinkSocket
+from datapath.ports import PodPrograms
 
 _DEVICE_NAME: Final = re.compile(r"[^\s/:]{1,15}")
 _MTU_RANGE: Final = (68, 65535)
@@ -34,9 +35,13 @@ class _Removal:
 
 
 class KernelEndpoints:
-    """Implements ports.Endpoints. Thread-safe: each call opens its own socket."""
+    """Implements ports.Endpoints. Thread-safe: each call opens its own socket.
 
-    def __init__(self) -> None:
+    :param programs: attached to each pod's device before the pod can say a word; None: plain routing.
+    """
+
+    def __init__(self, programs: PodPrograms | None = None) -> None:
+        self._programs = programs
         self._removals: list[_Removal] = []
         self._removals_lock = threading.Lock()
         self._remove_lock = threading.Lock()
@@ -65,10 +70,12 @@ class KernelEndpoints:
                     return
                 host.run([messages.create_pair(endpoint, netns)])
             try:
+                if self._programs is not None:
+                    self._programs.attach(endpoint, _index(endpoint.host_device))
                 self._dress(endpoint, netns, host)
             except BaseException:
                 with contextlib.suppress(DatapathError):  # what went wrong first is what must be told
-                    host.run([messages.delete_pair(endpoint.host_device)])
+                    self.unwire(endpoint.host_device, endpoint.address)
                 raise
 
     def _dress(self, endpoint: Endpoint, netns: int, host: NetlinkSocket) -> None:
@@ -109,6 +116,8 @@ class KernelEndpoints:
         return True
 
     def unwire(self, host_device: str, address: str) -> None:
+        if self._programs is not None:
+            self._programs.detach(host_device)
         # Routes and neighbours go with their device. Removing a device waits for a grace period, however many go
         # together: those who come while one removal is under way share the next.
         removal = _Removal(host_device)
@@ -149,6 +158,8 @@ class KernelEndpoints:
                 raise NotWired(
                     f"{endpoint.host_device} is missing or down on the node", remedy="delete and add the pod"
                 )
+            if self._programs is not None:
+                self._programs.check(endpoint, link.index)
             routes = observe.routes(host)[1]
             for address in endpoint.addresses:
                 if (address, link.index) not in routes:
@@ -185,6 +196,8 @@ class KernelEndpoints:
                         self.wire(endpoint)
                         done.append(f"{whose} was missing and is back")
                         continue
+                    if self._programs is not None:
+                        self._programs.attach(endpoint, link.index)
                     lost = [one for one in endpoint.addresses if (one, link.index) not in pod_routes]
                     host.run(messages.host_side(lost, endpoint.mac, link.index, link.name))
                     done += [f"the route to {one} was missing and is back" for one in lost]

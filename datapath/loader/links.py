@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from datapath import netlink
 from datapath.errors import BpfRefused, NotLoaded
 from datapath.loader import legacy, syscalls
-from datapath.loader.programs import Program
+from datapath.loader.programs import SCHED_CLS, Program
 from datapath.loader.syscalls import Command, LinkCreate, LinkDetach, LinkInfo, LinkUpdate, ProgramAttach
+from datapath.netlink import NetlinkSocket
 
 XDP, TCX_INGRESS, TCX_EGRESS = 37, 46, 47
 SOCK_OPS, SK_MSG_VERDICT, CONNECT4, CONNECT6 = 3, 7, 10, 11
 _TYPE_CGROUP, _TYPE_XDP, _TYPE_TCX = 3, 6, 11
 _XDP_GENERIC, _XDP_NATIVE = 1 << 1, 1 << 2
+_IFLA_XDP, _IFLA_XDP_ATTACHED = 43, 2
+_XDP_MODES: Final = {1: "native", 2: "generic", 3: "offloaded"}
 _NO_DEVICE: Final = 0x7FFFFFFF
 
 
@@ -31,15 +36,21 @@ _tcx: list[bool] = []  # what the kernel answered once
 def has_tcx(program: Program) -> bool:
     """Whether the kernel attaches to devices by TCX links: asked once, with a device that cannot be."""
     if not _tcx:
+        if program.type != SCHED_CLS:
+            raise BpfRefused(f"attach {program.name}", errno.EINVAL, "it is no program for the traffic of devices")
         try:
             syscalls.call(Command.LINK_CREATE, LinkCreate(program_fd=program.fd, target=_NO_DEVICE, type=TCX_INGRESS))
         except OSError as error:
+            if error.errno not in (errno.ENODEV, errno.EINVAL):
+                raise BpfRefused(f"attach {program.name}", error.errno or 0) from error
             _tcx.append(error.errno == errno.ENODEV)  # older ones say that the arguments make no sense
-    return bool(_tcx and _tcx[0])
+    return _tcx[0]
 
 
 class Attachment(Protocol):
-    """What attaching gives: a Link, or a filter of legacy.py."""
+    """What attaching gives: a Link, or a filter of legacy.py. :ivar mode: how it is attached, in a word."""
+
+    mode: str
 
     def update(self, program: Program) -> None:
         """Replaces the program at once; no packet passes without one. Raises BpfRefused, NotLoaded."""
@@ -132,6 +143,7 @@ def attach_xdp(program: Program, ifindex: int, *, pin: Path | None = None, gener
     existing = _living(pin, _TYPE_XDP, (ifindex,))
     if existing is not None:
         existing.update(program)
+        existing.mode = xdp_mode(ifindex)
         return existing
     if not generic:
         try:
@@ -140,6 +152,16 @@ def attach_xdp(program: Program, ifindex: int, *, pin: Path | None = None, gener
             if refused.errno in (errno.EBUSY, errno.ENODEV, errno.EPERM, errno.EEXIST):
                 raise
     return _create(program, ifindex, XDP, _XDP_GENERIC, "generic", pin)
+
+
+def xdp_mode(ifindex: int) -> str:
+    """How XDP is attached to a device: "native", "generic", "offloaded"; empty: not at all."""
+    with NetlinkSocket() as connection:
+        for fixed, attributes in connection.dump(netlink.RTM_GETLINK, {}):
+            if struct.unpack_from("=i", fixed, 4)[0] == ifindex:
+                attached = netlink.attributes_of(attributes.get(_IFLA_XDP, b"")).get(_IFLA_XDP_ATTACHED, b"\0")
+                return _XDP_MODES.get(attached[0], "")
+    return ""
 
 
 def attach_cgroup(program: Program, path: Path, kind: int, *, pin: Path | None = None) -> Link:
