@@ -82,11 +82,18 @@ class LocalPool:
     # -- leasing ------------------------------------------------------------------------------------------------------
 
     def lease(
-        self, owner: Owner, *, pod: str = "", attributes: Mapping[str, str] = NO_TAGS, wait_s: float = 0.0
+        self,
+        owner: Owner,
+        *,
+        pod: str = "",
+        attributes: Mapping[str, str] = NO_TAGS,
+        attributes_of: Callable[[str], Mapping[str, str]] = lambda _: NO_TAGS,
+        wait_s: float = 0.0,
     ) -> Lease:
         """The address of `owner`: the one it has, or a free one, durably its own when this returns.
 
-        Waits up to `wait_s` for one. Raises PoolEmpty, StoreError.
+        Waits up to `wait_s` for one. `attributes_of`: further attributes, which follow from the address; it must not
+        block. Raises PoolEmpty, StoreError.
         """
         with self._changed:
             address = None
@@ -96,7 +103,8 @@ class LocalPool:
                     return known
                 self._waiting_pods[owner] = pod
                 address = self._pick_within(owner, wait_s)
-            lease = Lease(owner, address, self._held.home(address), self._clock.now(), pod, dict(attributes))
+            known_of = {**attributes, **attributes_of(address)}
+            lease = Lease(owner, address, self._held.home(address), self._clock.now(), pod, known_of)
             self._held.enter(lease)
             self._writing.add(owner)
         self._write(owner, lambda: self._journal.lease(lease), undo=lambda: self._held.leave(lease))
@@ -325,7 +333,9 @@ class LocalPool:
         return PoolEmpty(
             f"no free address in the node's pool ({counts}, {len(held.fences)} being released) after {waited_s:g} s"
             + (f"; {blocked}" if blocked else ""),
-            remedy="try again later; `plimsoll ipam explain NODE` tells why the pool does not grow",
+            remedy="try again later; `plimsoll ipam explain NODE` tells why the pool does not grow"
+            if any(one.mac for one in held.interfaces.values()) or not held.interfaces
+            else "try again later, lower cooldown_s, or give the node a larger range (pod_cidrs)",
             retry_after_s=5.0,
         )
 

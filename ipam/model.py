@@ -184,7 +184,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class PoolInterface:
-    """An interface as its node is told of it: what carries pods, and how to route from it."""
+    """An interface as its node is told of it: what carries pods, and how to route from it.
+
+    :ivar mac: finds its device; empty: a range of the node's own, which needs none.
+    """
 
     id: str
     mac: str

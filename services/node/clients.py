@@ -278,9 +278,10 @@ def registry_endpoint(node: str, attached: Attached) -> registry_pb2.Endpoint:
         id=str(lease.owner),
         node=node,
         pod=lease.pod,
-        addresses=[lease.address],
+        addresses=attached.endpoint.addresses,
         mac=attached.endpoint.mac,
         interface_id=lease.interface_id,
+        labels=attached.labels,
     )
     message.created_at.FromNanoseconds(int(lease.created_at * 1e9))
     return message

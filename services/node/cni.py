@@ -76,7 +76,9 @@ class CniHandler:
             return b""
         assert request.owner is not None
         if request.command == "ADD":
-            attached = self._pods.add(request.owner, netns=request.netns, pod=request.pod, network=request.network)
+            attached = self._pods.add(
+                request.owner, netns=request.netns, pod=request.pod, network=request.network, labels=request.labels
+            )
             _log.debug("pod added", owner=str(request.owner), pod=request.pod, address=attached.lease.address)
             return cni_result.result(attached, request.version, request.previous)
         if request.command == "DEL":

@@ -17,6 +17,8 @@ COMMANDS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 # Container id and interface name as the specification has them.
 _CONTAINER_ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _INTERFACE_NAME: Final = re.compile(r"[^\s/:]{1,15}")
+_LABELS_MAX, _LABEL_BYTES = 128, 512
+_LABELS_REMEDY: Final = 'write {"args": {"cni": {"labels": [{"key": "app", "value": "web"}]}}}, all of it text'
 _ATTACHMENTS: Final = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 INCOMPATIBLE, UNSUPPORTED_FIELD, UNKNOWN_CONTAINER, BAD_ENVIRONMENT = 1, 2, 3, 4
@@ -42,7 +44,8 @@ class CniError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CniRequest:
-    """A request that is well-formed. `owner` is None for GC, STATUS and VERSION, `valid` is set for GC only."""
+    """A request that is well-formed. `owner` is None for GC, STATUS and VERSION, `valid` is set for GC only, `labels`
+    for ADD only."""
 
     command: str
     version: str
@@ -52,6 +55,7 @@ class CniRequest:
     pod: str
     previous: Mapping[str, Any] | None
     valid: frozenset[Owner]
+    labels: Mapping[str, str]
 
 
 def parse(environment: bytes, config: bytes) -> CniRequest:
@@ -111,7 +115,10 @@ def _request(command: str, version: str, content: Mapping[str, Any], variables: 
     if command == "CHECK" and previous is None:
         raise CniError(BAD_CONFIG, "CHECK needs prevResult", "give the result of ADD in the network configuration")
     valid = _attachments(content) if command == "GC" else frozenset()
-    return CniRequest(command, version, network, owner, netns, _pod(variables.get("CNI_ARGS", "")), previous, valid)
+    # The end of a pod must not fail for what its beginning said.
+    labels = _labels(content) if command == "ADD" else {}
+    pod = _pod(variables.get("CNI_ARGS", ""))
+    return CniRequest(command, version, network, owner, netns, pod, previous, valid, labels)
 
 
 def _owner(container_id: str, interface_name: str) -> Owner:
@@ -135,6 +142,34 @@ def _pod(arguments: str) -> str:
     known = dict(item.partition("=")[::2] for item in arguments.split(";") if item)
     name = known.get("K8S_POD_NAME", "")
     return f"{known.get('K8S_POD_NAMESPACE', '')}/{name}" if name else ""
+
+
+def _labels(content: Mapping[str, Any]) -> dict[str, str]:
+    """args.cni.labels as CNI's conventions have them: a list of {"key", "value"}."""
+    given: Any = content
+    for name, kind in (("args", dict), ("cni", dict), ("labels", list)):
+        given = given.get(name)
+        if given is None:
+            return {}
+        if not isinstance(given, kind):
+            raise CniError(BAD_CONFIG, f"args.cni.labels: {name} is {type(given).__name__}", _LABELS_REMEDY)
+    if len(given) > _LABELS_MAX:
+        raise CniError(BAD_CONFIG, f"args.cni.labels has {len(given)} labels", f"give at most {_LABELS_MAX}")
+    labels: dict[str, str] = {}
+    for position, one in enumerate(given):
+        key, value = (one.get("key"), one.get("value")) if isinstance(one, dict) else (None, None)
+        where = f"args.cni.labels[{position}]"
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise CniError(BAD_CONFIG, f"{where} is no label", _LABELS_REMEDY)
+        if any(len(text.encode(errors="replace")) > _LABEL_BYTES or not _is_text(text) for text in (key, value)):
+            raise CniError(BAD_CONFIG, f"{where} is too long or no text", f"use at most {_LABEL_BYTES} bytes each")
+        if labels.setdefault(key, value) != value:
+            raise CniError(BAD_CONFIG, f"{where} gives {key!r} a second value", "name each label once")
+    return labels
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def _attachments(content: Mapping[str, Any]) -> frozenset[Owner]:

@@ -30,6 +30,7 @@ class NodeHandlers(node_pb2_grpc.NodeServiceServicer):
         endpoints: Endpoints,
         network: Network,
         connections: Callable[[], Sequence[Connection]],
+        identity_of: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self._name = name
         self._version = version
@@ -38,6 +39,7 @@ class NodeHandlers(node_pb2_grpc.NodeServiceServicer):
         self._endpoints = endpoints
         self._network = network
         self._connections = connections
+        self._identity_of = identity_of
         self._started_at = time.time()
 
     async def GetStatus(  # noqa: N802
@@ -82,7 +84,8 @@ class NodeHandlers(node_pb2_grpc.NodeServiceServicer):
     async def ListEndpoints(  # noqa: N802
         self, request: node_pb2.ListEndpointsRequest, context: Any
     ) -> node_pb2.ListEndpointsResponse:
-        return node_pb2.ListEndpointsResponse(endpoints=[_endpoint(one) for one in self._pods.attached()])
+        endpoints = [_endpoint(one, self._identity_of(str(one.lease.owner))) for one in self._pods.attached()]
+        return node_pb2.ListEndpointsResponse(endpoints=endpoints)
 
     async def Explain(  # noqa: N802
         self, request: node_pb2.ExplainRequest, context: Any
@@ -106,7 +109,7 @@ class NodeHandlers(node_pb2_grpc.NodeServiceServicer):
         return [Finding(Level.WAITING, "lease", text, remedy), *node]
 
 
-def _endpoint(attached: Attached) -> node_pb2.Endpoint:
+def _endpoint(attached: Attached, identity: int) -> node_pb2.Endpoint:
     lease, endpoint = attached.lease, attached.endpoint
     return node_pb2.Endpoint(
         container_id=lease.owner.container_id,
@@ -118,6 +121,9 @@ def _endpoint(attached: Attached) -> node_pb2.Endpoint:
         mac=endpoint.mac,
         netns=endpoint.netns,
         created_at=_timestamp(lease.created_at),
+        address6=endpoint.address6 if endpoint.address else "",
+        labels=attached.labels,
+        identity=identity,
     )
 
 

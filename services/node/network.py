@@ -58,6 +58,10 @@ class Network:
         """Brings a whole pool into force. Returns what is not, by interface id. Raises StoreError."""
         return await asyncio.to_thread(self._take, dict(interfaces))
 
+    def hold(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
+        """`take`, blocking: for a node that knows its pool itself."""
+        return self._take(dict(interfaces))
+
     async def run(self) -> None:
         """Looks again when devices change, and every `interval_s`."""
         events = self._routing.events()
@@ -88,13 +92,18 @@ class Network:
                 self._bring(self._pool.interfaces())
 
     def _bring(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
+        # A range of the node's own has no device that could be missing.
+        clouds = [one for one in interfaces.values() if one.mac]
+        if not clouds and self._report == RoutingReport():
+            self._pool.set_unusable({})
+            return {}
         try:
-            report = self._routing.reconcile([_link(one, self._kept(one)) for one in interfaces.values()])
+            report = self._routing.reconcile([_link(one, self._kept(one)) for one in clouds])
         except DatapathError as error:
             _log.error("the kernel refuses", error=error.message)
-            problems = {name: error.message for name in interfaces if name not in self._report.devices}
+            problems = {one.id: error.message for one in clouds if one.id not in self._report.devices}
             self._pool.set_unusable(problems)
-            return dict.fromkeys(interfaces, error.message)
+            return {one.id: error.message for one in clouds}
         if report.problems != self._report.problems:
             for name, why in report.problems.items():
                 _log.warning("interface is not in force", interface=name, why=why)

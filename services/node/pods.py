@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 
@@ -17,6 +18,11 @@ from datapath.model import Endpoint, Found, host_device, pod_mac
 from datapath.ports import Endpoints
 from ipam.errors import AddressConflict, NotFound
 from ipam.local import Lease, LocalPool, Owner
+
+# Attributes of a lease.
+_ADDRESS6 = "address6"
+_LABEL = "label:"
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 _log = structlog.get_logger("pods")
 
@@ -28,10 +34,21 @@ class Attached:
     lease: Lease
     endpoint: Endpoint
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Those that the network configuration gave, and the pod's name and namespace, which are the runtime's word."""
+        namespace, _, name = self.lease.pod.rpartition("/")
+        told = {"io.kubernetes.pod.namespace": namespace, "io.kubernetes.pod.name": name}
+        given = {
+            key.removeprefix(_LABEL): value for key, value in self.lease.attributes.items() if key.startswith(_LABEL)
+        }
+        return given | {key: value for key, value in told.items() if value}
+
 
 class Pods:
     """
     :param mtu_of: MTU in bytes for pods on a cloud interface, by its id; 0: the kernel's default.
+    :param address6_of: IPv6 address of a pod by its leased IPv4 one; empty: none.
     :param wait_s: how long an ADD waits for a free address.
     :param max_waiting: ADDs that may wait at once; further ones are answered at once, so that a DEL finds a thread.
     """
@@ -42,25 +59,33 @@ class Pods:
         endpoints: Endpoints,
         *,
         mtu_of: Callable[[str], int],
+        address6_of: Callable[[str], str] = lambda _: "",
         wait_s: float = 2.0,
         max_waiting: int = 32,
     ) -> None:
         self._pool = pool
         self._endpoints = endpoints
         self._mtu_of = mtu_of
+        self._address6_of = address6_of
         self._wait_s = wait_s
         self._waiters = threading.BoundedSemaphore(max_waiting)
         self._locks: dict[str, tuple[threading.Lock, list[None]]] = {}
         self._locks_lock = threading.Lock()
 
-    def add(self, owner: Owner, *, netns: str, pod: str = "", network: str = "") -> Attached:
-        """Idempotent. Raises PoolEmpty, StoreError, DatapathError; then nothing new is left behind."""
+    def add(
+        self, owner: Owner, *, netns: str, pod: str = "", network: str = "", labels: Mapping[str, str] = NO_LABELS
+    ) -> Attached:
+        """Idempotent: asked again, it keeps the addresses and takes the labels.
+
+        Raises PoolEmpty, StoreError, DatapathError; then nothing new is left behind."""
         with self._alone(owner):
             fresh = self._pool.find(owner) is None
-            attributes = {"netns": netns, "network": network}
+            attributes = {"netns": netns, "network": network, **{_LABEL + name: labels[name] for name in labels}}
             lease = self._lease(owner, pod, attributes)
-            if not fresh and lease.attributes.get("netns") != netns:
-                lease = self._pool.amend(owner, attributes) or lease
+            if not fresh:
+                attributes |= {_ADDRESS6: lease.attributes[_ADDRESS6]} if _ADDRESS6 in lease.attributes else {}
+                if lease.attributes != attributes:
+                    lease = self._pool.amend(owner, attributes) or lease
             attached = self._attached(lease)
             try:
                 self._endpoints.wire(attached.endpoint)
@@ -74,10 +99,17 @@ class Pods:
         may_wait = self._waiters.acquire(blocking=False)
         try:
             wait_s = self._wait_s if may_wait else 0.0
-            return self._pool.lease(owner, pod=pod, attributes=attributes, wait_s=wait_s)
+            return self._pool.lease(
+                owner, pod=pod, attributes=attributes, attributes_of=self._second_address, wait_s=wait_s
+            )
         finally:
             if may_wait:
                 self._waiters.release()
+
+    def _second_address(self, address: str) -> Mapping[str, str]:
+        # Written with the lease: what the settings say later must not change a running pod.
+        address6 = self._address6_of(address)
+        return {_ADDRESS6: address6} if address6 else {}
 
     def remove(self, owner: Owner) -> Lease | None:
         """Idempotent; an owner that was never there is fine. Raises StoreError, DatapathError."""
@@ -130,8 +162,11 @@ class Pods:
         container_id, _, interface_name = name.rpartition("/")
         owner = Owner(container_id or found.host_device, interface_name or "unknown")
         address = found.address or found.address6
+        attributes = {"netns": netns, "network": network}
+        if found.address and found.address6:
+            attributes[_ADDRESS6] = found.address6
         try:
-            self._pool.adopt(owner, address, pod=pod, attributes={"netns": netns, "network": network})
+            self._pool.adopt(owner, address, pod=pod, attributes=attributes)
         except AddressConflict as error:
             _log.error("not adopted", address=address, error=error.message)
         else:
@@ -147,7 +182,7 @@ class Pods:
             netns=lease.attributes.get("netns", ""),
             device=owner.interface_name,
             address="" if ":" in lease.address else lease.address,
-            address6=lease.address if ":" in lease.address else "",
+            address6=lease.address if ":" in lease.address else lease.attributes.get(_ADDRESS6, ""),
             mac=pod_mac(lease.address),
             mtu=self._mtu_of(lease.interface_id),
             label=f"{owner} {lease.attributes.get('network', '')} {lease.attributes.get('netns', '')} {lease.pod}",

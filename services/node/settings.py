@@ -7,9 +7,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from ipam import ranges
 from ipam.local import Choice
 from services.runtime.addresses import SOCKET_PATH_BYTES, parse_listen
 from services.runtime.settings import ServiceSettings
@@ -30,7 +31,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PLIMSOLL_NODE_")
 
     name: str = Field(default_factory=socket.gethostname, min_length=1, description="name of this node")
-    instance_id: str = Field(min_length=1, description="this virtual machine's id at the cloud, such as i-0abc")
+    instance_id: str = Field("", description="this virtual machine's id at the cloud, such as i-0abc; ipam needs it")
     cloud: Literal["aws", "azure", "alibaba"] = Field("aws", description="whose addresses")
     instance_type: str = Field("", description="told to the registry; IPAM learns it from the cloud")
     zone: str = Field("", description="told to the registry")
@@ -42,6 +43,12 @@ class Settings(ServiceSettings):
     socket: Path | None = Field(Path("/run/plimsoll/node.sock"), description="Unix socket of NodeService, mode 0660")
     registry: str = Field("", description="host:port or unix:/path of the registry; empty: do without")
     ipam: str = Field("", description="host:port or unix:/path of the IPAM service; empty: do without")
+    pod_cidr6_size: int = Field(
+        ranges.DEFAULT_SIZE6, ge=1, le=61440, description="addresses leased from an IPv6 range that stands alone"
+    )
+    pod_cidrs: list[str] = Field(
+        [], description="this node's own ranges for pods, instead of ipam: one of IPv4, one of IPv6, or one of each"
+    )
 
     mtu: int = Field(0, description="MTU of pods in bytes, 576 to 65535; 0: that of the pod's cloud interface")
     cooldown_s: float = Field(30.0, ge=0, le=3600, description="rest of an address between two pods, in seconds")
@@ -62,10 +69,26 @@ class Settings(ServiceSettings):
 
     @field_validator("registry", "ipam")
     @classmethod
-    def _target(cls, value: str) -> str:
+    def _target(cls, value: str, info: ValidationInfo) -> str:
         if value:
             parse_listen(value)
+            if info.field_name == "ipam" and not info.data.get("instance_id"):
+                raise ValueError("ipam needs instance_id, this virtual machine's id at the cloud")
         return value
+
+    @field_validator("pod_cidrs")
+    @classmethod
+    def _pod_cidrs(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if not value:
+            return value
+        if info.data.get("ipam"):
+            raise ValueError("addresses come from ipam or from pod_cidrs, not from both; leave one empty")
+        return list(ranges.parse(value, info.data.get("pod_cidr6_size", ranges.DEFAULT_SIZE6)).texts)
+
+    @property
+    def pod_ranges(self) -> ranges.PodRanges | None:
+        """What pod_cidrs says; None: the pool comes from IPAM."""
+        return ranges.parse(self.pod_cidrs, self.pod_cidr6_size) if self.pod_cidrs else None
 
     @field_validator("cni_socket")
     @classmethod

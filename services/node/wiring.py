@@ -16,13 +16,16 @@ import grpc
 from prometheus_client import REGISTRY
 
 from datapath.endpoints.wiring import KernelEndpoints
+from datapath.identities.model import ClusterState
 from datapath.routes.kernel import KernelRouting
 from ipam.journal import Journal
 from ipam.local import LocalPool
+from ipam.ranges import PodRanges
 from services.api.ipam.v1 import ipam_pb2
 from services.api.node.v1 import node_pb2_grpc
 from services.api.registry.v1 import registry_pb2
 from services.node.clients import Connection, IpamClient, RegistryClient, Signal, registry_endpoint
+from services.node.cluster import Cluster
 from services.node.cni import CniHandler, CniServer
 from services.node.handlers import NodeHandlers
 from services.node.metrics import NodeCollector
@@ -52,10 +55,13 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     endpoints, routing = KernelEndpoints(), KernelRouting()
     network = Network(routing, pool, interval_s=settings.reconcile_interval_s)
     mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
-    pods = Pods(pool, endpoints, mtu_of=mtu_of, wait_s=settings.address_wait_s)
-    await asyncio.to_thread(_restore, endpoints, network, pods)
+    ranges = settings.pod_ranges
+    address6_of = ranges.address6_of if ranges is not None else lambda _: ""
+    pods = Pods(pool, endpoints, mtu_of=mtu_of, address6_of=address6_of, wait_s=settings.address_wait_s)
+    await asyncio.to_thread(_restore, endpoints, network, pods, ranges)
 
     connections: list[Connection] = []
+    cluster: Cluster | None = None
     server = GrpcServer(settings, policy={"/plimsoll.node.v1.NodeService/*": allow()})
     handlers = NodeHandlers(
         settings.name,
@@ -65,6 +71,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         endpoints=endpoints,
         network=network,
         connections=lambda: connections,
+        identity_of=lambda owner: cluster.identity_of((settings.name, owner)) if cluster is not None else 0,
     )
     server.add(node_pb2_grpc.add_NodeServiceServicer_to_server, handlers, "plimsoll.node.v1.NodeService")
     await life.enter(server)
@@ -93,7 +100,9 @@ async def build(settings: Settings, life: Lifecycle) -> None:
             endpoints=lambda: [registry_endpoint(settings.name, one) for one in pods.attached()],
             changed=signal.subscribe(),
             heartbeat_s=settings.heartbeat_interval_s,
+            take=_know,
         )
+        cluster = registry.cluster
         connections.append(registry)
         life.spawn("registry", registry.run)
 
@@ -114,14 +123,21 @@ def _nobody_waits(pool: LocalPool) -> Callable[[], Awaitable[None]]:
     return refuse
 
 
+async def _know(_: ClusterState) -> None:
+    """Takes the cluster where no map is to be written of it: the client remembers it, for people who ask."""
+
+
 def _boot_id() -> str:
     return _BOOT_ID.read_text().strip()
 
 
-def _restore(endpoints: KernelEndpoints, network: Network, pods: Pods) -> None:
+def _restore(endpoints: KernelEndpoints, network: Network, pods: Pods, ranges: PodRanges | None) -> None:
     endpoints.prepare()
     network.restore()
     pods.restore()
+    # After the pods: what the kernel holds of a lost journal is no longer free then.
+    if ranges is not None:
+        network.hold({one.id: one for one in [ranges.interface()]})
 
 
 def _connector(settings: Settings, target: str, identity: str) -> Callable[[], grpc.aio.Channel]:
@@ -154,9 +170,10 @@ def registry_node(settings: Settings, version: str, routing: KernelRouting) -> r
         name=settings.name,
         addresses=[str(one) for one in settings.addresses] or list(routing.node_addresses()),
         labels=settings.labels,
-        cloud=settings.cloud,
+        cloud="" if settings.pod_cidrs else settings.cloud,
         instance_id=settings.instance_id,
         instance_type=settings.instance_type,
         zone=settings.zone,
         version=version,
+        pod_cidrs=settings.pod_cidrs,
     )
