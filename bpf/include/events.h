@@ -25,6 +25,14 @@ struct {
     __type(value, struct budget);
 } budgets SEC(".maps");
 
+/* Events that found no room in the ring. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} lost_events SEC(".maps");
+
 /* Counts down to the next traced packet of a CPU. */
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -99,8 +107,14 @@ apart void tell(struct __sk_buff *skb, const struct packet *packet, const struct
         return;
     }
     event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-    if (!event)
+    if (!event) {
+        __u32 zero = 0;
+        __u64 *lost = bpf_map_lookup_elem(&lost_events, &zero);
+
+        if (lost)
+            ++*lost;
         return;
+    }
     event->time_ns = bpf_ktime_get_ns();
     event->type = told->type;
     event->hook = packet->hook;
