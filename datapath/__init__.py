@@ -16,6 +16,9 @@ The map:
     routes/         cloud interfaces, tables and rules, routes to other nodes' pods: plan.py is pure, kernel.py applies
     devices/        devices that lead out of the node, and the overlay device
     neighbours/     next hops that the kernel keeps resolved
+    events/         what the programs tell: read, filtered, fanned out, added up
+    trace/          what would become of a packet: the programs run on one, without a network
+    view/           what an administrator is shown
     network_events.py   tells what may have changed
     cleanup.py      takes everything of ours out again
     testing.py      fakes of the ports, shipped

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final, Protocol
 
+from datapath import layout
 from datapath.errors import InvalidFilter
 from datapath.events import words
 from datapath.events.model import AUDITED, DROPPED, FORWARDED, Event
@@ -19,7 +20,7 @@ Test = Callable[[Event], bool]
 
 VERDICTS: Final = (FORWARDED, DROPPED, AUDITED)
 # Steps belong to dry runs, each with a reader of its own.
-TYPES: Final[Mapping[str, int]] = {word: number for number, word in words.TYPES.items() if number != words.STEP}
+TYPES: Final[Mapping[str, int]] = {word: number for number, word in words.TYPES.items() if number != layout.EVENT_STEP}
 _HOOKS: Final[Mapping[str, int]] = {word: number for number, word in words.HOOKS.items()}
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
-from datapath.events import words
+from datapath.layout import EVENT_DROP, POLICY_AUDIT, POLICY_DENY
 
-_MAPPED: Final = bytes(10) + b"\xff\xff"
 _ICMP: Final = frozenset((socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6))
 
 FORWARDED: Final = "forwarded"
@@ -69,24 +67,11 @@ class Event(NamedTuple):
     @property
     def outcome(self) -> str:
         """forwarded, dropped or audited."""
-        if self.type == words.DROP or self.verdict == words.DENY:
+        if self.type == EVENT_DROP or self.verdict == POLICY_DENY:
             return DROPPED
-        return AUDITED if self.verdict == words.AUDIT else FORWARDED
+        return AUDITED if self.verdict == POLICY_AUDIT else FORWARDED
 
     @property
     def packet(self) -> bytes:
         """The head of the packet, from its Ethernet header on."""
         return self.data[: self.data_length]
-
-
-def address_text(address: bytes) -> str:
-    """Canonical text of 16 bytes; empty for the unspecified address, which stands for "not known"."""
-    if address[:12] == _MAPPED:
-        return str(IPv4Address(address[12:]))
-    return str(IPv6Address(address)) if any(address) else ""
-
-
-def address_bytes(text: str) -> bytes:
-    """The inverse. Raises ValueError."""
-    packed = ip_address(text).packed
-    return packed if len(packed) == 16 else _MAPPED + packed

@@ -8,6 +8,8 @@ Written block by block, so that a file that was cut off, or is read while it gro
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 _SECTION: Final = 0x0A0D0D0A
@@ -68,3 +70,41 @@ def _options(*options: tuple[int, bytes]) -> bytes:
 
 def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet of a file. :ivar length: of the whole packet, of which `packet` is the head."""
+
+    time_ns: int
+    device: str
+    packet: bytes
+    length: int
+    comment: str
+
+
+def read_packets(data: bytes) -> Iterator[Packet]:
+    """Packets of a file that PcapWriter wrote, up to where it was cut off."""
+    devices: list[str] = []
+    position = 0
+    while position + 12 <= len(data):
+        kind, length = struct.unpack_from("=II", data, position)
+        body = data[position + 8 : position + length - 4]
+        position += length
+        if position > len(data):
+            return
+        if kind == _INTERFACE:
+            devices.append(_option(body, 8, _OPT_NAME).decode())
+        elif kind == _PACKET:
+            number, high, low, caught, whole = struct.unpack_from("=IIIII", body)
+            comment = _option(body, 20 + caught + -caught % 4, _OPT_COMMENT).decode()
+            yield Packet(high << 32 | low, devices[number], body[20 : 20 + caught], whole, comment)
+
+
+def _option(body: bytes, position: int, wanted: int) -> bytes:
+    while position + 4 <= len(body):
+        code, length = struct.unpack_from("=HH", body, position)
+        if code == wanted:
+            return body[position + 4 : position + 4 + length]
+        position += 4 + length + -length % 4
+    return b""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from datapath.events.decode import EVENT
 from datapath.events.filters import protocol_number
-from datapath.events.model import address_bytes
+from datapath.layout import address_bytes
 
 
 def event_record(

@@ -7,7 +7,7 @@ actions, reasons) are those of events/words.py. Ages are seconds, counts are sin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +283,18 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class DeniedRange:
+    """:ivar number: as drops name it, in `rule`. `packets`: dropped since it was added."""
+
+    range: str
+    number: int
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilter:
     """:ivar in_force: whether the program is attached anywhere."""
 
     in_force: bool
-    ranges: Sequence[str] = field(default_factory=tuple)
+    ranges: Sequence[DeniedRange] = ()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from datapath.errors import InvalidFilter
 from datapath.events import words
 from datapath.events.filters import pod_name, port_number, protocol_number, range_of
-from datapath.events.model import address_bytes
+from datapath.layout import address_bytes
 from datapath.view.model import FlowFacts, Selection, TranslationFacts
 
 Entry = FlowFacts | TranslationFacts
@@ -57,15 +57,6 @@ def canonical(text: str, field: str) -> str:
         return str(ip_address(text))
     except ValueError as error:
         raise InvalidFilter(f"{text!r} is no address", field=field, remedy="write 10.0.1.5 or fd00::5") from error
-
-
-def canonical_range(text: str, field: str) -> str:
-    """An address or range, as a range. Raises InvalidFilter."""
-    try:
-        return str(ip_network(text))
-    except ValueError as error:
-        remedy = "write 10.0.0.0/8 or fd00::/8, without bits beyond the length"
-        raise InvalidFilter(f"{text!r} is no range", field=field, remedy=remedy) from error
 
 
 def _within(address: str, ranges: list[tuple[int, int]]) -> bool:

@@ -13,6 +13,7 @@ from datapath.view.model import (
     AddressFacts,
     Attachment,
     Collected,
+    DeniedRange,
     DeviceFacts,
     End,
     EndpointFacts,
@@ -200,9 +201,11 @@ class FakeDatapath:
 
     def prefilter(self) -> Prefilter:
         self._fail()
-        return Prefilter(True, sorted(self.ranges))
+        return Prefilter(True, [DeniedRange(one, number) for number, one in enumerate(sorted(self.ranges), 1)])
 
-    def update_prefilter(self, add: Collection[str], delete: Collection[str]) -> tuple[int, int]:
+    def update_prefilter(
+        self, add: Collection[str], delete: Collection[str], *, force: bool = False
+    ) -> tuple[int, int]:
         self._fail()
         added, deleted = len(set(add) - self.ranges), len(set(delete) & self.ranges)
         self.ranges = self.ranges - set(delete) | set(add)

@@ -14,6 +14,9 @@ The map:
     render.py       tables for people, JSON for programs
     overview.py     the state of every service at once
     endpoints.py    pods, as the registry or node daemons tell them
+    datapath.py     asking a node daemon of its programs in the kernel
+    datapath_views.py    what it answers, as plain data
+    monitoring.py   events as they come: lines, JSON, packets
     pools.py        pools of nodes, from whichever IPAM service has them
     explain.py      why a node or pod has no address
     service_settings.py   what can be set for a service, and what is wrong with a file

@@ -21,6 +21,31 @@ def node_names(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def local_nodes(incomplete: str) -> list[str]:
+    """Names of the node daemons of the context."""
+    from services.cli import context as contexts
+    from services.cli.errors import CliError
+
+    try:
+        names = list(contexts.current(None).nodes)
+    except CliError:
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def local_pods(incomplete: str) -> list[str]:
+    """Pods of the node daemons of the context."""
+    from services.cli import context as contexts
+    from services.cli.endpoints import from_nodes
+    from services.cli.errors import CliError
+
+    try:
+        pods = {str(one["pod"]) for one in from_nodes(contexts.current(None))}
+    except CliError:
+        return []
+    return sorted(pod for pod in pods if pod and pod.startswith(incomplete))
+
+
 def _registered(context: Context) -> list[str]:
     from services.api.registry.v1.registry_pb2 import ListNodesRequest
     from services.api.registry.v1.registry_pb2_grpc import RegistryServiceStub

@@ -24,8 +24,13 @@ class Root(LazyGroup):
     table: ClassVar = {
         "completion": Lazy("services.cli.commands.completion", "Print the completion script of a shell."),
         "config": Lazy("services.cli.commands.config", "Check settings files and list settings."),
+        "datapath": Lazy(
+            "services.cli.commands.datapath", "A node's programs in the kernel: what they know, hold and do."
+        ),
         "ipam": Lazy("services.cli.commands.ipam", "Pools of addresses, and why a node or pod has none."),
         "identities": Lazy("services.cli.commands.identities", "Identities: numbers of sets of labels."),
+        "monitor": Lazy("services.cli.commands.monitor", "What happens to packets, as it happens."),
+        "node": Lazy("services.cli.commands.node", "This machine as a node: taking everything of ours out of it."),
         "nodes": Lazy("services.cli.commands.nodes", "Nodes that the registry knows."),
         "pki": Lazy("services.cli.commands.pki", "Certificates of labs and small sites."),
         "pods": Lazy("services.cli.commands.pods", "Pods with their addresses."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.complete import node_names
+from services.cli.complete import local_nodes, local_pods, node_names
 from services.cli.invocation import begin, want_json
 
 Json = Annotated[
@@ -28,6 +28,34 @@ Node = Annotated[
 OneNode = Annotated[
     str,
     typer.Option("--node", metavar="NODE", help="This node only.", show_default=False, autocompletion=node_names),
+]
+LocalNode = Annotated[
+    str,
+    typer.Option(
+        "--node",
+        metavar="NODE",
+        help="The node daemon to ask, if the context names several.",
+        show_default=False,
+        autocompletion=local_nodes,
+    ),
+]
+# Which connections or events: values of one option are alternatives, different options must all agree.
+Pods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pod", metavar="POD", help="Of this pod, namespace/name; may be repeated.", autocompletion=local_pods
+    ),
+]
+Addresses = Annotated[
+    list[str] | None,
+    typer.Option("--address", metavar="ADDRESS", help="From or to this address or range; may be repeated."),
+]
+Ports = Annotated[
+    list[int] | None, typer.Option("--port", metavar="PORT", help="From or to this port; may be repeated.")
+]
+Protocols = Annotated[
+    list[str] | None,
+    typer.Option("--protocol", metavar="NAME", help="tcp, udp, sctp, icmp, icmpv6 or a number; may be repeated."),
 ]
 IpamName = Annotated[
     str | None,

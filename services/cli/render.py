@@ -20,6 +20,7 @@ WIDE = 1000  # columns when nobody looks: nothing is cut or wrapped for a pipe
 
 COLOURS = {
     "up": "green", "ready": "green", "ok": "green", "yes": "green",
+    "forwarded": "green", "audited": "yellow", "dropped": "red", "deny": "red", "allow": "green", "audit": "yellow",
     "waiting": "yellow", "lost": "yellow", "cooling": "yellow", "marked": "yellow", "releasing": "yellow",
     "down": "red", "refused": "red", "problem": "red",
 }  # fmt: skip
@@ -107,8 +108,8 @@ def plain(value: object) -> Cell:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 node", "3 nodes"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """ "1 node", "3 nodes", "2 addresses"."""
+    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def age(moment: object, *, now_s: float | None = None) -> str:
@@ -118,14 +119,15 @@ def age(moment: object, *, now_s: float | None = None) -> str:
     from datetime import datetime
 
     seconds = (time.time() if now_s is None else now_s) - datetime.fromisoformat(moment).timestamp()
-    ahead, seconds = seconds < 0, abs(seconds)
+    return f"in {lasting(-seconds)}" if seconds < 0 else lasting(seconds)
+
+
+def lasting(seconds: float) -> str:
+    """A span of time: "5 s", "3 min", "2 h", "4 d"."""
     for size_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size_s:
-            text = f"{seconds / size_s:.0f} {unit}"
-            break
-    else:
-        text = f"{seconds:.0f} s"
-    return f"in {text}" if ahead else text
+            return f"{seconds / size_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def with_remedy(item: Row) -> Cell:

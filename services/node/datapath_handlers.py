@@ -92,16 +92,14 @@ class DatapathHandlers(datapath_pb2_grpc.DatapathServiceServicer):
     async def ListPrefilter(  # noqa: N802
         self, request: wire.ListPrefilterRequest, context: Any
     ) -> wire.ListPrefilterResponse:
-        found = await asyncio.to_thread(self._view.prefilter)
-        return wire.ListPrefilterResponse(
-            in_force=found.in_force, ranges=[wire.PrefilterRange(range=one) for one in found.ranges]
-        )
+        return convert.prefilter(await asyncio.to_thread(self._view.prefilter))
 
     async def UpdatePrefilter(  # noqa: N802
         self, request: wire.UpdatePrefilterRequest, context: Any
     ) -> wire.UpdatePrefilterResponse:
-        add, delete = convert.ranges(request.add), convert.ranges(request.delete)
-        added, deleted = await asyncio.to_thread(self._view.update_prefilter, add, delete)
+        added, deleted = await asyncio.to_thread(
+            self._view.update_prefilter, list(request.add), list(request.delete), force=request.force
+        )
         return wire.UpdatePrefilterResponse(added=added, deleted=deleted)
 
     async def Monitor(  # noqa: N802

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from datapath.events import words
 from datapath.events.aggregate import Line
 from datapath.events.filters import Filter, Names
-from datapath.events.model import Event, address_text
+from datapath.events.model import Event
+from datapath.layout import EVENT_DROP, address_text
 from datapath.view import model
-from datapath.view.select import canonical, canonical_range
+from datapath.view.select import canonical
 from services.api.node.v1 import datapath_pb2 as wire
 from services.api.node.v1 import node_pb2
 
@@ -218,7 +219,7 @@ def event(line: Line, names: Names, wall_offset_ns: int, *, packets: bool) -> wi
         various=line.various,
     )
     message.time.FromNanoseconds(one.time_ns + wall_offset_ns)
-    if one.type == words.DROP:
+    if one.type == EVENT_DROP:
         reason = words.reason_of(one.reason)
         message.reason, message.sentence, message.remedy = reason.word, reason.sentence, reason.remedy
     if packets:
@@ -256,9 +257,14 @@ def address(text: str) -> str:
     return canonical(text, "address") if text else ""
 
 
-def ranges(texts: Sequence[str]) -> list[str]:
-    """Canonical. Raises InvalidFilter."""
-    return [canonical_range(text, "range") for text in texts]
+def prefilter(one: model.Prefilter) -> wire.ListPrefilterResponse:
+    return wire.ListPrefilterResponse(
+        in_force=one.in_force,
+        ranges=[
+            wire.PrefilterRange(range=it.range, number=it.number, packets=it.packets, bytes=it.bytes)
+            for it in one.ranges
+        ],
+    )
 
 
 def _way(one: model.Way) -> wire.FlowWay:

@@ -7,6 +7,10 @@ The map:
     pods.py         plimsoll pods list
     ipam.py         plimsoll ipam pool list|show, status, resync, intents, explain
     queue.py        plimsoll queue dead-letters list|show|replay
+    datapath.py     plimsoll datapath status|maps|endpoints|drops|addresses|devices|trace
+    datapath_tables.py   its groups ct, nat, policy and prefilter
+    monitor.py      plimsoll monitor
+    node.py         plimsoll node cleanup
     pki.py          plimsoll pki init|issue|show|renew
     config.py       plimsoll config check|fields
     completion.py   plimsoll completion bash|zsh|fish

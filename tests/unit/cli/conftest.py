@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,11 +19,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_status import rpc_status
 from typer.testing import CliRunner
 
+from datapath.errors import DatapathError
+from datapath.view.testing import FakeDatapath
 from ipam import errors
 from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
-from services.api.node.v1 import node_pb2, node_pb2_grpc
+from services.api.node.v1 import datapath_pb2_grpc, node_pb2, node_pb2_grpc
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.cli.main import app
+from services.node.datapath_handlers import DatapathHandlers
 from services.runtime.errors import to_rpc_status
 
 
@@ -134,6 +140,46 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
         return node_pb2.ExplainResponse(findings=self.findings.get(request.pod, unknown))
 
 
+class Datapath(datapath_pb2_grpc.DatapathServiceServicer):
+    """The real handlers, which are coroutines, on a loop of their own, asking a fake of the datapath."""
+
+    def __init__(self) -> None:
+        self.view = FakeDatapath()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        handlers = DatapathHandlers(self.view)
+        for name in (name for name in vars(datapath_pb2_grpc.DatapathServiceServicer) if name[0].isupper()):
+            handler = getattr(handlers, name)
+            setattr(self, name, self._stream(handler) if inspect.isasyncgenfunction(handler) else self._unary(handler))
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        self.view.hub.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self.view.hub.__exit__()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self, coroutine, context):
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+        except DatapathError as error:
+            fail(context, error)
+
+    def _unary(self, handler):
+        return lambda request, context: self._run(handler(request, context), context)
+
+    def _stream(self, handler):
+        def answer(request, context):
+            messages = handler(request, context)
+            context.add_callback(lambda: asyncio.run_coroutine_threadsafe(messages.aclose(), self._loop))
+            while (message := self._run(anext(messages, None), context)) is not None:
+                yield message
+
+        return answer
+
+
 @dataclass
 class Answer:
     """What a run of the command left: exit code, standard output and error."""
@@ -160,6 +206,7 @@ class Site:
     ipam: FakeIpam = field(default_factory=FakeIpam)
     standby: FakeIpam = field(default_factory=FakeIpam)
     node: FakeNode = field(default_factory=lambda: FakeNode("node-1"))
+    datapath: Datapath = field(default_factory=Datapath)
     servers: dict[str, grpc.Server] = field(default_factory=dict)
 
     @property
@@ -172,7 +219,7 @@ class Site:
             "registry": lambda s: registry_pb2_grpc.add_RegistryServiceServicer_to_server(self.registry, s),
             "ipam-aws": lambda s: ipam_pb2_grpc.add_IpamServiceServicer_to_server(self.ipam, s),
             "standby": lambda s: ipam_pb2_grpc.add_IpamServiceServicer_to_server(self.standby, s),
-            "node-1": lambda s: node_pb2_grpc.add_NodeServiceServicer_to_server(self.node, s),
+            "node-1": self._add_node,
         }
         for name, add in adders.items():
             server = grpc.server(ThreadPoolExecutor(2))
@@ -185,6 +232,10 @@ class Site:
             f'[ipam]\nipam-aws = "unix:{self.folder}/ipam-aws.sock"\n'
             f'[nodes]\nnode-1 = "{self.folder}/node-1.sock"\n'
         )
+
+    def _add_node(self, server: grpc.Server) -> None:
+        node_pb2_grpc.add_NodeServiceServicer_to_server(self.node, server)
+        datapath_pb2_grpc.add_DatapathServiceServicer_to_server(self.datapath, server)
 
     def stop(self, *names: str) -> None:
         for name in names or tuple(self.servers):
@@ -232,10 +283,11 @@ def site(plimsoll: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> It
         site.ipam.findings = {
             "node-1": [ipam_pb2.Finding(level=ipam_pb2.FINDING_LEVEL_OK, subject="watermark", message="8 free")]
         }
-        site.start()
-        monkeypatch.setenv("PLIMSOLL_CONTEXT", str(site.context))
-        yield site
-        site.stop()
+        with site.datapath:
+            site.start()
+            monkeypatch.setenv("PLIMSOLL_CONTEXT", str(site.context))
+            yield site
+            site.stop()
 
 
 def _pool(node: str) -> ipam_pb2.Pool:

@@ -22,6 +22,17 @@ EVERY_READ = [
     ("ipam", "explain", "node-1"),
     ("ipam", "explain", "shop/web-1"),
     ("queue", "dead-letters", "list"),
+    ("datapath", "status"),
+    ("datapath", "maps"),
+    ("datapath", "endpoints"),
+    ("datapath", "drops"),
+    ("datapath", "addresses"),
+    ("datapath", "devices"),
+    ("datapath", "ct", "list"),
+    ("datapath", "nat", "list"),
+    ("datapath", "policy", "list"),
+    ("datapath", "prefilter", "list"),
+    ("datapath", "trace", "shop/web", "shop/db:5432"),
 ]
 
 

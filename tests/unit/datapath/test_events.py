@@ -10,20 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from datapath import layout
 from datapath.errors import InvalidFilter
 from datapath.events import words
 from datapath.events.aggregate import Aggregator
 from datapath.events.decode import SIZE, decode, glance
 from datapath.events.filters import Filter, compile_filter
 from datapath.events.hub import EventHub
-from datapath.events.model import Event, address_bytes, address_text
+from datapath.events.model import Event
 from datapath.events.testing import FakeNames, FakeRecords, event_record
 
 TYPES_H = (Path(__file__).parents[3] / "bpf" / "include" / "types.h").read_text()
 
 DENIED = event_record(
-    type=words.DROP, reason=6, source="10.0.1.5", destination="10.0.2.9", source_port=40000, destination_port=443,
-    protocol="tcp", ifindex=7, verdict=words.DENY, rule=3, suppressed=5, length=74, packet=b"\x01\x02",
+    type=layout.EVENT_DROP, reason=6, source="10.0.1.5", destination="10.0.2.9", source_port=40000,
+    destination_port=443, protocol="tcp", ifindex=7, verdict=layout.POLICY_DENY, rule=3, suppressed=5, length=74,
+    packet=b"\x01\x02",
 )  # fmt: skip
 
 
@@ -35,10 +37,8 @@ def numbers(prefix: str) -> dict[int, str]:
 
 class TestWords:
     def test_every_number_of_the_header_has_its_word(self) -> None:
-        types = {number: word for number, word in numbers("EVENT").items() if word != "data-bytes"}
-        assert dict(words.TYPES) == {number: word.replace("verdict", "policy") for number, word in types.items()}
-        assert dict(words.HOOKS) == numbers("HOOK")
         assert dict(words.ACTIONS) == numbers("ACTION")
+        assert set(words.DIRECTIONS) == set(numbers("HOOK"))
         reasons = {number: word for number, word in numbers("DROP").items() if word != "reasons"}
         assert {number: one.word for number, one in words.REASONS.items()} == reasons
 
@@ -48,7 +48,8 @@ class TestWords:
     def test_what_a_newer_program_tells_is_no_error(self) -> None:
         assert words.reason_of(99).word == "reason-99"
         assert words.hook_word(99) == "hook-99"
-        assert words.source_line(1, 120) == "pod.bpf.c:120"
+        assert words.source_line(layout.SOURCE_POD, 120) == "pod.bpf.c:120"
+        assert words.source_line(9, 1) == "source-9.bpf.c:1"
         assert words.source_line(1, 0) == ""
 
 
@@ -57,8 +58,8 @@ class TestDecode:
         (event,), unknown = decode([DENIED])
         assert unknown == 0
         assert (event.type, event.reason, event.rule, event.suppressed) == (1, 6, 3, 5)
-        assert (address_text(event.source), event.source_port) == ("10.0.1.5", 40000)
-        assert (address_text(event.destination), event.destination_port) == ("10.0.2.9", 443)
+        assert (layout.address_text(event.source), event.source_port) == ("10.0.1.5", 40000)
+        assert (layout.address_text(event.destination), event.destination_port) == ("10.0.2.9", 443)
         assert event.packet == b"\x01\x02"
         assert event.outcome == "dropped"
 
@@ -67,15 +68,14 @@ class TestDecode:
         assert (len(events), unknown) == (2, 1)
         assert glance([DENIED, b"short", DENIED]) == (2, 10)
 
-    def test_the_size_is_that_of_the_header(self) -> None:
-        assert SIZE == len(DENIED) == 184
-
-    @pytest.mark.parametrize("text", ["10.0.1.5", "fd00::5", "::1"])
-    def test_addresses_there_and_back(self, text: str) -> None:
-        assert address_text(address_bytes(text)) == text
-
-    def test_no_address(self) -> None:
-        assert address_text(bytes(16)) == ""
+    def test_it_reads_what_the_header_lays_out(self) -> None:
+        (event,), _ = decode([DENIED])
+        record = layout.Event.unpack(DENIED)
+        assert SIZE == layout.Event.SIZE
+        for name in Event._fields:
+            if not name.endswith("_be"):
+                assert getattr(event, name) == getattr(record, name), name
+        assert (record.source_port, record.destination_port) == (event.source_port, event.destination_port)
 
 
 NAMES = FakeNames({"10.0.1.5": "shop/web"}, {7: ("plmveth7", "shop/web"), 8: ("plmveth8", "shop/db")})
@@ -87,6 +87,7 @@ def one(**fields: object) -> Event:
 
 
 V4 = {"source": "10.0.1.5", "destination": "10.0.2.9", "source_port": 40000, "destination_port": 443, "protocol": "tcp"}
+JUDGED = {**V4, "type": layout.EVENT_VERDICT}
 V6 = {**V4, "source": "fd00::5", "destination": "fd00:1::9"}
 
 
@@ -110,13 +111,13 @@ V6 = {**V4, "source": "fd00::5", "destination": "fd00:1::9"}
         ("the protocol's number", Filter(protocols=("6",)), V4, True),
         ("another protocol", Filter(protocols=("udp",)), V4, False),
         ("every field must agree", Filter(ports=(443,), protocols=("udp",)), V4, False),
-        ("a drop is dropped", Filter(verdicts=("dropped",)), {**V4, "type": words.DROP}, True),
-        ("a trace is forwarded", Filter(verdicts=("forwarded",)), {**V4, "type": words.TRACE}, True),
-        ("a denial is dropped", Filter(verdicts=("dropped",)), {**V4, "type": words.POLICY, "verdict": 2}, True),
-        ("an audit", Filter(verdicts=("audited",)), {**V4, "type": words.POLICY, "verdict": 3}, True),
-        ("an audit is no drop", Filter(verdicts=("dropped",)), {**V4, "type": words.POLICY, "verdict": 3}, False),
-        ("the type", Filter(types=("flow-new", "drop")), {**V4, "type": words.DROP}, True),
-        ("another type", Filter(types=("flow-new",)), {**V4, "type": words.DROP}, False),
+        ("a drop is dropped", Filter(verdicts=("dropped",)), {**V4, "type": layout.EVENT_DROP}, True),
+        ("a trace is forwarded", Filter(verdicts=("forwarded",)), {**V4, "type": layout.EVENT_TRACE}, True),
+        ("a denial is dropped", Filter(verdicts=("dropped",)), {**JUDGED, "verdict": 2}, True),
+        ("an audit", Filter(verdicts=("audited",)), {**JUDGED, "verdict": 3}, True),
+        ("an audit is no drop", Filter(verdicts=("dropped",)), {**JUDGED, "verdict": 3}, False),
+        ("the type", Filter(types=("flow-new", "drop")), {**V4, "type": layout.EVENT_DROP}, True),
+        ("another type", Filter(types=("flow-new",)), {**V4, "type": layout.EVENT_DROP}, False),
         ("the hook", Filter(hooks=("to-device",)), {**V4, "hook": 3}, True),
         ("another hook", Filter(hooks=("to-device",)), {**V4, "hook": 0}, False),
         ("the pod by its address", Filter(pods=("shop/web",)), V4, True),
@@ -237,7 +238,7 @@ class TestHub:
 
 
 def alike(count: int, **fields: object) -> Sequence[Event]:
-    return [one(**{**V4, "type": words.DROP, "reason": 6, "length": 100, **fields}) for _ in range(count)]
+    return [one(**{**V4, "type": layout.EVENT_DROP, "reason": 6, "length": 100, **fields}) for _ in range(count)]
 
 
 class TestAggregate:
@@ -257,7 +258,7 @@ class TestAggregate:
 
     def test_connections_are_told_one_by_one(self) -> None:
         told = Aggregator(1.0)
-        new = [one(**{**V4, "type": words.FLOW_NEW, "source_port": port}) for port in (1, 2)]
+        new = [one(**{**V4, "type": layout.EVENT_FLOW_NEW, "source_port": port}) for port in (1, 2)]
         assert len(list(told.add(new, 0.0))) == 2
 
     def test_what_the_programs_left_out_is_added(self) -> None:
