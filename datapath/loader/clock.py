@@ -19,6 +19,11 @@ def tick_rate() -> int:
     return round(1 / time.clock_getres(getattr(time, "CLOCK_MONOTONIC_COARSE", 6)))
 
 
+def signed(difference_j: int) -> int:
+    """A difference of two moments whose high bits are missing, between -2^31 and 2^31."""
+    return ((difference_j & _LOW) ^ 1 << 31) - (1 << 31)
+
+
 class Clock:
     """Jiffies as the programs see them; their low 32 bits, which wrap: compare differences. Safe between threads.
 
@@ -45,8 +50,7 @@ class Clock:
 
     def to_seconds(self, duration_j: int) -> float:
         """Of a difference; those above half the range are negative: the moment lies ahead."""
-        duration_j &= _LOW
-        return (duration_j - (1 << 32) if duration_j >> 31 else duration_j) / self.hz
+        return signed(duration_j) / self.hz
 
     def to_jiffies(self, duration_s: float) -> int:
         """At least one for any time at all."""

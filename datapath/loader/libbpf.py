@@ -33,9 +33,7 @@ _FUNCTIONS: Final = {
     "bpf_object__next_map": (c_void_p, c_void_p, c_void_p),
     "btf__raw_data": (c_void_p, c_void_p, POINTER(c_uint32)),
     "bpf_program__name": (c_char_p, c_void_p),
-    "bpf_program__section_name": (c_char_p, c_void_p),
     "bpf_program__fd": (c_int, c_void_p),
-    "bpf_program__type": (c_int, c_void_p),
     "bpf_program__set_autoload": (c_int, c_void_p, c_bool),
     "bpf_map__name": (c_char_p, c_void_p),
     "bpf_map__fd": (c_int, c_void_p),
@@ -49,9 +47,7 @@ _FUNCTIONS: Final = {
     "bpf_map__is_internal": (c_bool, c_void_p),
     "bpf_map__inner_map": (c_void_p, c_void_p),
     "bpf_map__initial_value": (c_void_p, c_void_p, POINTER(c_size_t)),
-    "bpf_map__set_initial_value": (c_int, c_void_p, c_void_p, c_size_t),
     "bpf_map__set_max_entries": (c_int, c_void_p, c_uint32),
-    "bpf_map__set_pin_path": (c_int, c_void_p, c_char_p),
     "bpf_map__reuse_fd": (c_int, c_void_p, c_int),
 }
 

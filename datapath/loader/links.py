@@ -87,7 +87,8 @@ class Link:
 
     def attached(self) -> bool:
         """Whether its device or cgroup still exists."""
-        return any(self.info().words)
+        info = self.info()
+        return bool(info.words[0] or (info.type == _TYPE_CGROUP and info.words[1]))
 
     def detach(self) -> None:
         if self.path is not None:

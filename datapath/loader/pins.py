@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from datapath.errors import BpfError
 from datapath.loader import bpffs, legacy, links
 from datapath.loader.links import Link
 from datapath.loader.programs import Program
@@ -42,7 +43,10 @@ def remove(root: Path) -> Inventory:
     Packets flow by the kernel's own routes from then on. A second call finds nothing and is no error."""
     found = inventory(root)
     for path in _entries(root / LINKS):
-        links.pinned(path).detach()
+        try:
+            links.pinned(path).detach()
+        except BpfError:  # no link: somebody else's, or half made
+            path.unlink(missing_ok=True)
     for index, _ in socket.if_nameindex():
         for one in legacy.ours(index):
             one.detach()
@@ -50,7 +54,9 @@ def remove(root: Path) -> Inventory:
         for path in _entries(folder):
             path.unlink(missing_ok=True)
     for folder in (root / LINKS, root / PROGRAMS, root / MAPS, root):
-        if folder.is_dir() and not any(folder.iterdir()) and not folder.is_mount():
+        if folder.is_dir() and not any(folder.iterdir()):
+            if folder.is_mount():
+                bpffs.unmount(folder)
             folder.rmdir()
     return found
 
