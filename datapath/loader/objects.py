@@ -77,6 +77,7 @@ def load(
     rodata: Mapping[str, bytes] | None = None,
     sizes: Mapping[str, int] | None = None,
     only: Collection[str] | None = None,
+    private: Collection[str] = (),
     version: int = LAYOUT_VERSION,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> Loaded:
@@ -89,6 +90,7 @@ def load(
         map of another size is replaced by one of this size with the same entries; one that is not named here only grows
         to the object's default, and never shrinks.
     :param only: names of programs to load; all by default.
+    :param private: maps that are not shared, whatever is pinned: this object's own, gone with it.
 
     Raises VerifierRefused, LayoutChanged, NotLoaded, BpfRefused."""
     folder = bpffs.folder(pins, "maps") if pins is not None else None
@@ -104,7 +106,7 @@ def load(
             one.load()
             return Loaded(_programs(one), _maps(one), None)
         with _locked(folder):
-            _load_with_pins(one, btf, folder, sizes or {}, version, migrations)
+            _load_with_pins(one, btf, folder, sizes or {}, private, version, migrations)
         return Loaded(_programs(one), _maps(one), folder)
     finally:
         one.close()
@@ -168,7 +170,13 @@ def _described(library: Any, btf: Btf, handle: int) -> str:
 
 
 def _load_with_pins(
-    one: Object, btf: Btf, folder: Path, sizes: Mapping[str, int], version: int, migrations: Sequence[Migration]
+    one: Object,
+    btf: Btf,
+    folder: Path,
+    sizes: Mapping[str, int],
+    private: Collection[str],
+    version: int,
+    migrations: Sequence[Migration],
 ) -> None:
     library = libbpf.library()
     layouts.remove_leftovers(folder)
@@ -178,6 +186,8 @@ def _load_with_pins(
     reused: list[Map] = []
     try:
         for name, handle in _own_maps(one):
+            if name in private:
+                continue
             layout = _layout(btf, handle, version)
             found = pinned_if_any(folder / name)
             if found is None:
