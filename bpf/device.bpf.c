@@ -37,8 +37,8 @@ inlined struct nat *masqueraded_answer(struct scratch *scratch, const struct add
 }
 
 /* A packet from outside that no flow speaks for. `translated`: it answers a masqueraded one. */
-apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key,
-                              __u32 low_bits) {
+apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, __u32 low_bits,
+                              struct flow *flow) {
     bool low = low_bits & 1, translated = low_bits & 2;
     struct target *target = target_of(&packet->destination), *source;
     struct scratch *scratch = scratch_of();
@@ -68,8 +68,8 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
     if (packet->hook == HOOK_FROM_DEVICE)
         packet->source_identity = identity_of(source);
     packet->destination_identity = target->identity;
-    standing = standing_of(key, low, packet);
-    path = fresh_path(scratch, packet, 0, run->generation);
+    standing = standing_of(flow, low, packet);
+    path = fresh_path(scratch, packet, low, 0, run->generation);
     if (!standing.answer && !(translated && !standing.flow)) {
         reason = policy_asked(skb, packet, target, DIRECTION_INGRESS);
         if (reason)
@@ -77,7 +77,7 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
     }
     route_to_pod(target, path);
     path->mark = mark_of(MARK_IDENTITY, packet->source_identity);
-    reason = remember(skb, packet, key, low, standing.flow, scratch, translated ? FLOW_NAT : 0, translated);
+    reason = remember(skb, packet, key, low, standing.flow, scratch, path, translated ? FLOW_NAT : 0, translated);
     if (reason)
         return DROP(reason);
     return FORWARD;
@@ -118,7 +118,7 @@ apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
     flow = bpf_map_lookup_elem(&flows, &scratch->inner_key);
     if (!flow || !alive(flow, packet->now_j))
         return DROP(DROP_ICMP_UNRELATED);
-    path = fresh_path(scratch, packet, 0, run->generation);
+    path = fresh_path(scratch, packet, true, 0, run->generation);
     route_to_pod(target, path);
     path->mark = mark_of(MARK_IDENTITY, IDENTITY_WORLD);
     return FORWARD;
@@ -146,6 +146,7 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
         }
     }
     if (packet->flags & PACKET_ICMP_ERROR) {
+        low = true;
         verdict = error_from_outside(skb, packet);
     } else {
         entry = masqueraded_answer(scratch, &packet->source, &packet->destination, packet->source_port_be,
@@ -165,7 +166,7 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
         low = key_of(&key, packet);
         flow = bpf_map_lookup_elem(&flows, &key);
         if (flow) {
-            struct path *path = low ? &flow->from_low : &flow->from_high;
+            struct path *path = path_of(flow, low);
 
             if (decided(flow, path, packet, 0, run->generation)) {
                 track(skb, flow, low, packet);
@@ -173,11 +174,11 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
                 return forward(skb, packet, path);
             }
         }
-        verdict = decide_from_outside(skb, packet, &key, low | translated << 1);
+        verdict = decide_from_outside(skb, packet, &key, low | translated << 1, flow);
     }
     if (verdict != FORWARD)
         return verdict;
-    return forward(skb, packet, &scratch->path);
+    return forward(skb, packet, path_of(&scratch->flow, low));
 }
 
 SEC("tc")
@@ -247,10 +248,10 @@ apart int masquerade_late(struct __sk_buff *skb, struct packet *packet) {
     packet->destination_identity = identity_of(target);
     device = bpf_map_lookup_elem(&devices, &ifindex);
     low = key_of(&scratch->inner_key, packet);
-    standing = standing_of(&scratch->inner_key, low, packet);
+    standing = standing_of(bpf_map_lookup_elem(&flows, &scratch->inner_key), low, packet);
     if (!device || standing.answer || never_masqueraded(target) || !masquerade_on(packet))
         return PASS;
-    path = fresh_path(scratch, packet, ifindex, run->generation);
+    path = fresh_path(scratch, packet, low, ifindex, run->generation);
     reason = masquerade_by(skb, packet, device, path, standing.flow);
     if (reason)
         return DROP(reason);
@@ -294,7 +295,7 @@ int to_overlay(struct __sk_buff *skb) {
     if (!target || !target->node || !(target->flags & TARGET_TUNNEL) || !scratch)
         return DROP(DROP_NO_TUNNEL);
     packet->source_identity = (mark & MARK_KIND_MASK) == MARK_IDENTITY ? marked_identity(mark) : IDENTITY_HOST;
-    path = fresh_path(scratch, packet, IN_STACK, 0);
+    path = fresh_path(scratch, packet, true, IN_STACK, 0);
     path->node = target->node;
     path->mark = mark_of(MARK_DONE, packet->source_identity);
     verdict = tunnelled(skb, packet, path);

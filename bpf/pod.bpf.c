@@ -71,7 +71,8 @@ inlined int routed(struct __sk_buff *skb, struct packet *packet, const struct ta
 }
 
 /* A packet of no known flow, or whose decision is not valid any more. */
-apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, bool low) {
+apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, bool low,
+                          struct flow *flow) {
     __u32 ifindex = skb->ifindex;
     struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
     struct scratch *scratch = scratch_of();
@@ -96,8 +97,8 @@ apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const st
     packet->destination_identity = identity_of(target);
     STEP(STEP_SOURCE, 0, 0, 0);
     STEP(STEP_DESTINATION, 0, target ? target->kind : TARGET_NONE, 0);
-    standing = standing_of(key, low, packet);
-    path = fresh_path(scratch, packet, ifindex, run->generation);
+    standing = standing_of(flow, low, packet);
+    path = fresh_path(scratch, packet, low, ifindex, run->generation);
     copy_mac(path->in_mac, endpoint->target.mac);
     if (standing.flow)
         STEP(STEP_FLOW_FOUND, 0, 0, 0);
@@ -120,7 +121,8 @@ apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const st
     }
     kind = path->action == ACTION_STACK ? MARK_IDENTITY : MARK_DONE;
     path->mark = mark_of(kind, packet->source_identity);
-    reason = remember(skb, packet, key, low, standing.flow, scratch, path->flags & PATH_NAT ? FLOW_NAT : 0, false);
+    reason =
+        remember(skb, packet, key, low, standing.flow, scratch, path, path->flags & PATH_NAT ? FLOW_NAT : 0, false);
     if (reason)
         return DROP(reason);
     return FORWARD;
@@ -155,7 +157,7 @@ apart int error_from_pod(struct __sk_buff *skb, struct packet *packet) {
     packet->destination_identity = identity_of(target);
     if (!flow || !alive(flow, packet->now_j) || !same_address(&inner->source, &packet->destination))
         return DROP(DROP_ICMP_UNRELATED);
-    path = fresh_path(scratch, packet, ifindex, run->generation);
+    path = fresh_path(scratch, packet, true, ifindex, run->generation);
     reason = routed(skb, packet, target, path, flow, true);
     if (reason)
         return DROP(reason);
@@ -210,12 +212,13 @@ int from_pod(struct __sk_buff *skb) {
             return DROP(reason);
     }
     if (packet->flags & PACKET_ICMP_ERROR) {
+        low = true;
         verdict = error_from_pod(skb, packet);
     } else {
         low = key_of(&key, packet);
         flow = bpf_map_lookup_elem(&flows, &key);
         if (flow && run && !tracing()) {
-            struct path *path = low ? &flow->from_low : &flow->from_high;
+            struct path *path = path_of(flow, low);
             struct ethhdr *ethernet = begin_of(skb);
 
             if (decided(flow, path, packet, skb->ifindex, run->generation) && (void *)(ethernet + 1) <= end_of(skb) &&
@@ -225,16 +228,17 @@ int from_pod(struct __sk_buff *skb) {
                 return forward(skb, packet, path);
             }
         }
-        verdict = decide_from_pod(skb, packet, &key, low);
+        verdict = decide_from_pod(skb, packet, &key, low, flow);
     }
     scratch = scratch_of();
     if (verdict != FORWARD || !scratch)
         return verdict;
-    return forward(skb, packet, &scratch->path);
+    return forward(skb, packet, path_of(&scratch->flow, low));
 }
 
 /* A packet that the stack brings to a pod, and that no flow speaks for. */
-apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, bool low) {
+apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, bool low,
+                        struct flow *flow) {
     __u32 ifindex = skb->ifindex, mark = skb->mark;
     struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
     struct scratch *scratch = scratch_of();
@@ -250,8 +254,8 @@ apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const stru
     packet->source_identity =
         (mark & MARK_KIND_MASK) == MARK_IDENTITY ? marked_identity(mark) : identity_of(target_of(&packet->source));
     packet->destination_identity = endpoint->target.identity;
-    standing = standing_of(key, low, packet);
-    path = fresh_path(scratch, packet, IN_STACK, run->generation);
+    standing = standing_of(flow, low, packet);
+    path = fresh_path(scratch, packet, low, IN_STACK, run->generation);
     path->action = ACTION_STACK;
     path->out_ifindex = ifindex;
     /* The node itself may always reach its pods: health checks must not depend on policy. */
@@ -260,7 +264,7 @@ apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const stru
         if (reason)
             denied(path, packet, reason);
     }
-    reason = remember(skb, packet, key, low, standing.flow, scratch, standing.flow ? 0 : FLOW_BY_STACK, false);
+    reason = remember(skb, packet, key, low, standing.flow, scratch, path, standing.flow ? 0 : FLOW_BY_STACK, false);
     if (reason)
         return DROP(reason);
     return FORWARD;
@@ -324,7 +328,7 @@ int to_pod(struct __sk_buff *skb) {
     low = key_of(&key, packet);
     flow = bpf_map_lookup_elem(&flows, &key);
     if (flow && run && !tracing()) {
-        struct path *path = low ? &flow->from_low : &flow->from_high;
+        struct path *path = path_of(flow, low);
 
         if (decided(flow, path, packet, IN_STACK, run->generation)) {
             track(skb, flow, low, packet);
@@ -338,9 +342,9 @@ int to_pod(struct __sk_buff *skb) {
             return PASS;
         }
     }
-    verdict = decide_to_pod(skb, packet, &key, low);
+    verdict = decide_to_pod(skb, packet, &key, low, flow);
     scratch = scratch_of();
     if (verdict != FORWARD || !scratch)
         return verdict;
-    return passed_on(skb, packet, &scratch->path);
+    return passed_on(skb, packet, path_of(&scratch->flow, low));
 }

@@ -22,9 +22,8 @@ struct standing {
     bool answer; /* the other end began: no policy is asked */
 };
 
-inlined struct standing standing_of(const struct flow_key *key, bool low, const struct packet *packet) {
-    struct standing standing = {.flow = bpf_map_lookup_elem(&flows, key)};
-    struct flow *flow = standing.flow;
+inlined struct standing standing_of(struct flow *flow, bool low, const struct packet *packet) {
+    struct standing standing = {.flow = flow};
     bool opening = packet->protocol == PROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
     const struct path *origin;
 
@@ -41,12 +40,12 @@ inlined struct standing standing_of(const struct flow_key *key, bool low, const 
     return standing;
 }
 
-/* A blank decision for this packet. */
-inlined struct path *fresh_path(struct scratch *scratch, const struct packet *packet, __u32 in_ifindex,
+/* A blank decision for this packet, in its place of a blank flow: a new entry is then ready to be inserted. */
+inlined struct path *fresh_path(struct scratch *scratch, const struct packet *packet, bool low, __u32 in_ifindex,
                                 __u32 generation) {
-    struct path *path = &scratch->path;
+    struct path *path = path_of(&scratch->flow, low);
 
-    __builtin_memset(path, 0, sizeof(*path));
+    __builtin_memset(&scratch->flow, 0, sizeof(scratch->flow));
     path->generation = generation;
     path->checked_j = packet->now_j;
     path->in_ifindex = in_ifindex;
@@ -61,15 +60,14 @@ inlined void denied(struct path *path, const struct packet *packet, __u32 reason
 
 /* Puts the decision into the flow's entry, a new one if need be. `flags` are added. Returns a drop reason. */
 inlined int remember(struct __sk_buff *skb, const struct packet *packet, const struct flow_key *key, bool low,
-                     struct flow *known, struct scratch *scratch, __u16 flags, bool reversed) {
-    struct path *path = &scratch->path;
+                     struct flow *known, struct scratch *scratch, struct path *path, __u16 flags, bool reversed) {
     struct flow *flow = &scratch->flow;
     struct runtime *run;
 
     if (tracing())
         return DROP_NONE;
     if (known) {
-        struct path *old = low ? &known->from_low : &known->from_high;
+        struct path *old = path_of(known, low);
 
         redecide(old, path);
         if ((flags & ~known->flags) != 0)
@@ -82,17 +80,12 @@ inlined int remember(struct __sk_buff *skb, const struct packet *packet, const s
         counted(old, skb->len);
         return DROP_NONE;
     }
-    __builtin_memset(flow, 0, sizeof(*flow));
     flow->created_j = packet->now_j;
     flow->state = FLOW_OPENING;
     flow->flags = flags | (low == reversed ? FLOW_ORIGIN_HIGH : 0);
     flow->low_identity = low ? packet->source_identity : packet->destination_identity;
     flow->high_identity = low ? packet->destination_identity : packet->source_identity;
-    if (low)
-        flow->from_low = *path;
-    else
-        flow->from_high = *path;
-    counted(low ? &flow->from_low : &flow->from_high, skb->len);
+    counted(path, skb->len);
     if (path->flags & PATH_DENIED)
         flow->expires_j = packet->now_j + config.other_opening_j;
     else

@@ -10,8 +10,7 @@
 /* What is too large for the stack. Programs do not interrupt each other on a CPU (bottom halves are off). */
 struct scratch {
     struct bpf_fib_lookup fib;
-    struct flow flow;
-    struct path path;
+    struct flow flow; /* a decision is made in the place of its direction */
     struct nat_key nat_key;
     struct nat_key nat_answer;
     struct nat nat;
@@ -63,6 +62,10 @@ inlined bool order(struct flow_key *key, const struct address *source, const str
 inlined bool key_of(struct flow_key *key, const struct packet *packet) {
     return order(key, &packet->source, &packet->destination, packet->source_port_be, packet->destination_port_be,
                  packet->protocol);
+}
+
+inlined struct path *path_of(struct flow *flow, bool low) {
+    return low ? &flow->from_low : &flow->from_high;
 }
 
 inlined bool alive(const struct flow *flow, __u32 now) {
