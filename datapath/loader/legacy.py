@@ -36,6 +36,7 @@ _TCMSG: Final = struct.Struct("=BxxxiIII")
 _KIND, _OPTIONS = 1, 2
 _BPF_FD, _BPF_NAME, _BPF_FLAGS = 6, 7, 8
 _DIRECT_ACTION: Final = 1
+_GONE: Final = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 
 
 @dataclass(slots=True)
@@ -62,43 +63,33 @@ def attach(program: Program, ifindex: int, ingress: bool) -> Filter:
     options = _attribute(_BPF_FD, struct.pack("=I", program.fd))
     options += _attribute(_BPF_NAME, f"{_NAME_PREFIX}{program.name}".encode() + b"\0")
     options += _attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION))
+    queue = _request(
+        RTM_NEWQDISC, netlink.CREATE, _TCMSG.pack(0, ifindex, 0xFFFF0000, _CLSACT, 0), _attribute(_KIND, b"clsact\0"),
+        "add the clsact queue", ignore=(errno.EEXIST,),
+    )  # fmt: skip
+    program_filter = _request(
+        RTM_NEWTFILTER, netlink.REPLACE, _filter_head(ifindex, ingress),
+        _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options), f"attach {program.name} (clsact)",
+    )  # fmt: skip
     with NetlinkSocket() as connection:
-        _run(
-            connection,
-            _request(
-                RTM_NEWQDISC, netlink.CREATE, _TCMSG.pack(0, ifindex, 0xFFFF0000, _CLSACT, 0),
-                _attribute(_KIND, b"clsact\0"), "add the clsact queue", ignore=(errno.EEXIST,),
-            ),
-        )  # fmt: skip
-        _run(
-            connection,
-            _request(
-                RTM_NEWTFILTER, netlink.REPLACE, _filter_head(ifindex, ingress),
-                _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options), f"attach {program.name} (clsact)",
-            ),
-        )  # fmt: skip
+        _run(connection, queue, program_filter)
     return Filter(ifindex, ingress)
 
 
 def detach(ifindex: int, ingress: bool) -> None:
     """Removes our filter, and the queue if it is empty then. Harmless if there is none."""
+    program_filter = _request(
+        RTM_DELTFILTER, netlink.REQUEST, _filter_head(ifindex, ingress), _attribute(_KIND, b"bpf\0"),
+        "detach a filter", ignore=_GONE,
+    )  # fmt: skip
+    queue = _request(
+        RTM_DELQDISC, netlink.REQUEST, _TCMSG.pack(0, ifindex, 0xFFFF0000, _CLSACT, 0), _attribute(_KIND, b"clsact\0"),
+        "remove the clsact queue", ignore=_GONE,
+    )  # fmt: skip
     with NetlinkSocket() as connection:
-        _run(
-            connection,
-            _request(
-                RTM_DELTFILTER, netlink.REQUEST, _filter_head(ifindex, ingress), _attribute(_KIND, b"bpf\0"),
-                "detach a filter", ignore=(errno.ENOENT, errno.ENODEV, errno.EINVAL),
-            ),
-        )  # fmt: skip
-        if not any(True for side in (True, False) for _ in _filters(connection, ifindex, side)):
-            _run(
-                connection,
-                _request(
-                    RTM_DELQDISC, netlink.REQUEST, _TCMSG.pack(0, ifindex, 0xFFFF0000, _CLSACT, 0),
-                    _attribute(_KIND, b"clsact\0"), "remove the clsact queue",
-                    ignore=(errno.ENOENT, errno.ENODEV, errno.EINVAL),
-                ),
-            )  # fmt: skip
+        _run(connection, program_filter)
+        if not any(_filters(connection, ifindex, side) for side in (True, False)):
+            _run(connection, queue)
 
 
 def ours(ifindex: int) -> Iterator[Filter]:
@@ -109,17 +100,19 @@ def ours(ifindex: int) -> Iterator[Filter]:
                 yield Filter(ifindex, ingress)
 
 
-def _filters(connection: NetlinkSocket, ifindex: int, ingress: bool) -> Iterator[str]:
+def _filters(connection: NetlinkSocket, ifindex: int, ingress: bool) -> list[str]:
     """Names of the filters at a hook; empty for those that are no eBPF."""
     head = _TCMSG.pack(0, ifindex, 0, _INGRESS if ingress else _EGRESS, 0)
+    names = []
     try:
         for _, attributes in connection.dump_request(_request(RTM_GETTFILTER, netlink.REQUEST_DUMP, head, b"", "list")):
             options = attributes.get(_OPTIONS)
             if options is not None:  # the first message of a chain has none
-                yield attributes_of(options).get(_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
+                names.append(attributes_of(options).get(_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace"))
     except KernelRefused as refused:
-        if refused.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+        if refused.errno not in _GONE:
             raise
+    return names
 
 
 def _filter_head(ifindex: int, ingress: bool) -> bytes:
@@ -139,8 +132,8 @@ def _request(
     return Request(bytearray(struct.pack("=IHHII", length, kind, flags, 0, 0) + head + attributes), what, ignore)
 
 
-def _run(connection: NetlinkSocket, request: Request) -> None:
+def _run(connection: NetlinkSocket, *requests: Request) -> None:
     try:
-        connection.run([request])
+        connection.run(requests)
     except KernelRefused as refused:
-        raise BpfRefused(request.what, refused.errno, refused.message) from refused
+        raise BpfRefused("attach or detach by clsact", refused.errno, refused.message) from refused
