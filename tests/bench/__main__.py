@@ -17,7 +17,8 @@ _OWN = {"__main__", "report"}
 
 def names() -> list[str]:
     """Every bench: a module here that has `main`."""
-    return sorted(module.name for module in pkgutil.iter_modules(tests.bench.__path__) if module.name not in _OWN)
+    modules = pkgutil.iter_modules(tests.bench.__path__)
+    return sorted(module.name for module in modules if module.name not in _OWN and not module.ispkg)
 
 
 def main(argv: list[str]) -> int:
