@@ -104,8 +104,13 @@ class DatapathView(Protocol):
 
     def endpoints(self) -> Sequence[EndpointFacts]: ...
 
-    def flows(self, wanted: Selection) -> Iterator[FlowFacts]:
-        """Reads the table as it goes: what changes meanwhile may be seen or not."""
+    def flows(
+        self, wanted: Selection, *, states: Collection[str] = (), order: str = "none", limit: int = 0
+    ) -> Iterator[FlowFacts]:
+        """Reads the table as it goes: what changes meanwhile may be seen or not.
+
+        :param states: opening, open, closing; none: all.
+        :param order: one of conntrack.flows.ORDERS. :param limit: 0: all."""
 
     def flush_flows(self, wanted: Selection) -> int:
         """Forgets connections with their translations; how many."""

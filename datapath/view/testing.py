@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
+from datapath.conntrack.flows import ordered
 from datapath.errors import DatapathError, UnknownPod
 from datapath.events.filters import Filter, compile_filter
 from datapath.events.hub import EventHub, Subscription
@@ -159,9 +160,12 @@ class FakeDatapath:
         self._fail()
         return self.answer_endpoints
 
-    def flows(self, wanted: Selection) -> Iterator[FlowFacts]:
+    def flows(
+        self, wanted: Selection, *, states: Collection[str] = (), order: str = "none", limit: int = 0
+    ) -> Iterator[FlowFacts]:
         self._fail()
-        return _selected(self.answer_flows, wanted)
+        found = (flow for flow in _selected(self.answer_flows, wanted) if not states or flow.state in states)
+        return iter(ordered(found, order, limit))
 
     def flush_flows(self, wanted: Selection) -> int:
         self._fail()

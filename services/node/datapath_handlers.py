@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from datapath.events.aggregate import Aggregator, Line
@@ -46,7 +47,9 @@ class DatapathHandlers(datapath_pb2_grpc.DatapathServiceServicer):
         self, request: wire.ListFlowsRequest, context: Any
     ) -> AsyncIterator[wire.ListFlowsResponse]:
         wanted = convert.selection(request.filter)
-        async for some in _batches(lambda: self._view.flows(wanted), request.limit):
+        states, order = tuple(request.states), request.order or "none"
+        flows = partial(self._view.flows, wanted, states=states, order=order, limit=request.limit)
+        async for some in _batches(flows, request.limit):
             yield wire.ListFlowsResponse(flows=[convert.flow(one) for one in some])
 
     async def FlushFlows(self, request: wire.FlushFlowsRequest, context: Any) -> wire.FlushFlowsResponse:  # noqa: N802
@@ -58,7 +61,7 @@ class DatapathHandlers(datapath_pb2_grpc.DatapathServiceServicer):
         self, request: wire.ListNatRequest, context: Any
     ) -> AsyncIterator[wire.ListNatResponse]:
         wanted = convert.selection(request.filter)
-        async for some in _batches(lambda: self._view.translations(wanted), request.limit):
+        async for some in _batches(partial(self._view.translations, wanted), request.limit):
             yield wire.ListNatResponse(translations=[convert.translation(one) for one in some])
 
     async def GetDrops(self, request: wire.GetDropsRequest, context: Any) -> wire.GetDropsResponse:  # noqa: N802

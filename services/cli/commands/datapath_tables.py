@@ -28,6 +28,12 @@ def ct_list(
     address: Addresses = None,
     port: Ports = None,
     protocol: Protocols = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", metavar="WORD", help="opening, open or closing; may be repeated.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option("--order", metavar="WORD", help="First: bytes, packets, newest, oldest or expires.")
+    ] = "none",
     limit: Limit = 1000,
     node: LocalNode = "",
     context: ContextFile = None,
@@ -41,7 +47,10 @@ def ct_list(
     from services.cli.render import Table, show
 
     request = wire.ListFlowsRequest(
-        filter=flow_filter(pod or [], address or [], port or [], protocol or []), limit=limit
+        filter=flow_filter(pod or [], address or [], port or [], protocol or []),
+        limit=limit,
+        states=state or [],
+        order=order,
     )
     with datapath_of(contexts.current(context), node) as stub:
         found = [flow_view(one) for some in streamed(stub.ListFlows(request)) for one in some.flows]

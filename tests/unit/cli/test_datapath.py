@@ -57,6 +57,8 @@ class TestFilters:
             (("--protocol", "udp"), 0),
             (("--protocol", "6", "--port", "443"), 1),
             (("--limit", "1"), 1),
+            (("--state", "opening"), 1),
+            (("--state", "open", "--state", "opening", "--order", "bytes"), 2),
         ],
     )
     def test_connections(self, plimsoll, site, options: tuple[str, ...], found: int) -> None:
@@ -71,6 +73,17 @@ class TestFilters:
         assert answer.code == 2
         assert answer.error["field"] == option.removeprefix("--")
         assert answer.error["remedy"]
+
+    @pytest.mark.parametrize(("option", "value"), [("--order", "size")])
+    def test_an_order_that_there_is_not(self, plimsoll, site, option: str, value: str) -> None:
+        answer = plimsoll("datapath", "ct", "list", option, value, "--json")
+        assert (answer.code, answer.error["field"]) == (2, "order")
+
+    def test_the_largest_come_first(self, plimsoll, site) -> None:
+        listed = plimsoll("datapath", "ct", "list", "--order", "bytes", "--json").json
+        assert [one["destination"]["pod"] for one in listed] == ["shop/db", ""]
+        listed = plimsoll("datapath", "ct", "list", "--order", "newest", "--limit", "1", "--json").json
+        assert [one["destination"]["pod"] for one in listed] == [""]
 
     def test_a_cut_list_says_so(self, plimsoll, site) -> None:
         assert "more with --limit" in plimsoll("datapath", "ct", "list", "--limit", "1").out
