@@ -151,6 +151,8 @@ inlined int read_transport(void *data, void *end, __u32 l4, struct packet *packe
         packet->destination_port_be = tcp->dest;
         packet->tcp_flags = at[13];
         packet->l4_bytes = (at[12] >> 4) * 4;
+        if (packet->l4_bytes < sizeof(*tcp))
+            return DROP_MALFORMED;
         break;
     }
     case PROTO_UDP:
@@ -199,8 +201,10 @@ inlined int read_transport(void *data, void *end, __u32 l4, struct packet *packe
     return DROP_NONE;
 }
 
-inlined int read_ipv4(void *data, void *end, __u32 at, struct packet *packet, bool whole) {
+/* Reads the IP header at `at`. `length`: of the packet that begins there; 0: an ICMP error quotes it, and may have cut it. */
+inlined int read_ipv4(void *data, void *end, __u32 at, struct packet *packet, __u32 length) {
     struct iphdr *ip = data + at;
+    bool whole = length;
     __u32 header_bytes;
     __u16 fragment;
 
@@ -208,6 +212,8 @@ inlined int read_ipv4(void *data, void *end, __u32 at, struct packet *packet, bo
         return DROP_MALFORMED;
     header_bytes = ip->ihl * 4;
     if (ip->version != 4 || header_bytes < sizeof(*ip) || bpf_ntohs(ip->tot_len) < header_bytes)
+        return DROP_MALFORMED;
+    if (whole && bpf_ntohs(ip->tot_len) > length)
         return DROP_MALFORMED;
     mapped(&packet->source, ip->saddr);
     mapped(&packet->destination, ip->daddr);
@@ -240,14 +246,15 @@ inlined bool poses_as_ipv4(const struct packet *packet) {
 }
 
 /* Hop-by-hop, destination, routing (none but spent ones) and fragment headers, in any order, a few of them. */
-inlined int read_ipv6(void *data, void *end, __u32 at, struct packet *packet, bool whole) {
+inlined int read_ipv6(void *data, void *end, __u32 at, struct packet *packet, __u32 length) {
     struct ipv6hdr *ip = data + at;
+    bool whole = length;
     __u32 next_at = at + sizeof(*ip);
     __u8 next;
 
     if ((void *)(ip + 1) > end)
         return DROP_MALFORMED;
-    if (ip->version != 6)
+    if (ip->version != 6 || (whole && bpf_ntohs(ip->payload_len) + sizeof(*ip) > length))
         return DROP_MALFORMED;
     packet->flags |= PACKET_IPV6 | PACKET_DF;
     __builtin_memcpy(&packet->source, &ip->saddr, 16);
@@ -305,8 +312,8 @@ inlined int read_ipv6(void *data, void *end, __u32 at, struct packet *packet, bo
 
 /* Everything but the common case; see read_packet. */
 apart int read_deep(struct __sk_buff *skb, struct packet *packet) {
+    __u32 length = skb->len - ETH_HEADER, l4;
     void *data, *end;
-    __u32 l4;
     int reason;
 
     readable(skb, DEEP_BYTES);
@@ -315,8 +322,8 @@ apart int read_deep(struct __sk_buff *skb, struct packet *packet) {
     packet->flags = 0;
     if (data + ETH_HEADER > end)
         return DROP_MALFORMED;
-    reason = ((struct ethhdr *)data)->h_proto == ETH_IPV6 ? read_ipv6(data, end, ETH_HEADER, packet, true)
-                                                          : read_ipv4(data, end, ETH_HEADER, packet, true);
+    reason = ((struct ethhdr *)data)->h_proto == ETH_IPV6 ? read_ipv6(data, end, ETH_HEADER, packet, length)
+                                                          : read_ipv4(data, end, ETH_HEADER, packet, length);
     if (reason || (packet->flags & PACKET_LATER))
         return reason;
     l4 = packet->l4;
@@ -330,6 +337,9 @@ inlined int read_packet(struct __sk_buff *skb, struct packet *packet) {
     void *data, *end;
     struct ethhdr *ethernet;
 
+    /* The kernel has taken the tag out of the frame; it would put it in again where the packet leaves. */
+    if (skb->vlan_present)
+        return DROP_UNSUPPORTED;
     readable(skb, HEAD_BYTES);
     data = begin_of(skb);
     end = end_of(skb);
@@ -344,7 +354,7 @@ inlined int read_packet(struct __sk_buff *skb, struct packet *packet) {
         /* The common case first: no options, not a fragment. */
         if ((void *)(ip + 1) > end || ip->ihl != 5 || ip->version != 4 || (ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
             return read_deep(skb, packet);
-        if (bpf_ntohs(ip->tot_len) < sizeof(*ip))
+        if (bpf_ntohs(ip->tot_len) < sizeof(*ip) || bpf_ntohs(ip->tot_len) > skb->len - ETH_HEADER)
             return DROP_MALFORMED;
         mapped(&packet->source, ip->saddr);
         mapped(&packet->destination, ip->daddr);
@@ -363,6 +373,8 @@ inlined int read_packet(struct __sk_buff *skb, struct packet *packet) {
         if ((void *)(ip + 1) > end || ip->version != 6 ||
             (ip->nexthdr != PROTO_TCP && ip->nexthdr != PROTO_UDP && ip->nexthdr != PROTO_ICMP6))
             return read_deep(skb, packet);
+        if (bpf_ntohs(ip->payload_len) + sizeof(*ip) > skb->len - ETH_HEADER)
+            return DROP_MALFORMED;
         __builtin_memcpy(&packet->source, &ip->saddr, 16);
         __builtin_memcpy(&packet->destination, &ip->daddr, 16);
         if (poses_as_ipv4(packet))
