@@ -31,9 +31,9 @@ inlined struct standing standing_of(struct flow *flow, bool low, const struct pa
         return standing;
     origin = flow->flags & FLOW_ORIGIN_HIGH ? &flow->from_high : &flow->from_low;
     standing.answer = !from_origin(flow, low);
-    /* A SYN on a closed connection begins another one; what was denied to one end gives the other no right. */
-    if (!alive(flow, packet->now_j) || (opening && flow->state == FLOW_CLOSING) ||
-        (standing.answer && (origin->flags & PATH_DENIED))) {
+    /* A SYN on a closed connection begins another one. What was denied never began: it gives the other end no right, and
+     * when it is allowed it is new, or it would not be masqueraded. */
+    if (!alive(flow, packet->now_j) || (opening && flow->state == FLOW_CLOSING) || (origin->flags & PATH_DENIED)) {
         standing.flow = NULL;
         standing.answer = false;
     }
