@@ -49,7 +49,7 @@ inlined struct runtime *running(void) {
 
 inlined void count(__u32 hook, __u32 reason, __u32 bytes) {
     __u32 index = hook * DROP_REASONS + reason;
-    struct counter *counter = bpf_map_lookup_elem(&counters, &index);
+    struct counter *counter = tracing() ? NULL : bpf_map_lookup_elem(&counters, &index);
 
     if (counter) {
         counter->packets++;
@@ -176,8 +176,7 @@ apart void note(struct __sk_buff *skb, const struct packet *packet, __u32 what, 
 
 /* Ends a packet: counted by hook and reason, told of within the budget. */
 apart int dropped(struct __sk_buff *skb, const struct packet *packet, __u32 reason, __u32 line) {
-    if (!tracing())
-        count(packet->hook, reason, skb->len);
+    count(packet->hook, reason, skb->len);
     if (reason != DROP_CONTROL)
         note(skb, packet, EVENT_DROP | reason << 8, line, 0);
     return SHOT;
