@@ -36,6 +36,20 @@ inlined struct nat *masqueraded_answer(struct scratch *scratch, const struct add
     return entry && !passed(entry->expires_j, packet->now_j) ? entry : NULL;
 }
 
+/* What is not for a pod of this node: by a device it is none of our business, by the tunnel it has to be for the node. */
+apart int left_to_node(struct __sk_buff *skb, struct packet *packet) {
+    struct target *target;
+
+    if (packet->hook == HOOK_FROM_DEVICE)
+        return PASS;
+    target = target_of(&packet->destination);
+    if (!target || target->kind != TARGET_HOST)
+        return DROP(DROP_OVERLAY_UNKNOWN);
+    /* The tunnel's inner MAC address is nobody's in particular. */
+    bpf_skb_change_type(skb, 0);
+    return PASS;
+}
+
 /* A packet from outside that no flow speaks for. `translated`: it answers a masqueraded one. */
 apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, __u32 low_bits,
                               struct flow *flow) {
@@ -48,15 +62,7 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
     int reason;
 
     if (!target || target->kind != TARGET_POD) {
-        if (translated)
-            return DROP(DROP_NO_ENDPOINT);
-        if (packet->hook == HOOK_FROM_DEVICE)
-            return PASS;
-        if (!target || target->kind != TARGET_HOST)
-            return DROP(DROP_OVERLAY_UNKNOWN);
-        /* The tunnel's inner MAC address is nobody's in particular. */
-        bpf_skb_change_type(skb, 0);
-        return PASS;
+        return translated ? DROP(DROP_NO_ENDPOINT) : left_to_node(skb, packet);
     }
     if (!scratch || !run)
         return DROP(DROP_FLOW_FULL);
@@ -91,13 +97,12 @@ apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
     struct target *target;
     struct path *path;
     struct nat *entry;
-    struct flow *flow;
 
     if (!scratch || !run)
         return PASS;
     inner = &scratch->inner;
     if (read_inner(skb, packet, inner) || !same_address(&inner->source, &packet->destination))
-        return PASS;
+        return left_to_node(skb, packet);
     entry = masqueraded_answer(scratch, &inner->destination, &inner->source, inner->destination_port_be,
                                inner->source_port_be, packet, inner->protocol);
     if (entry) {
@@ -112,11 +117,9 @@ apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
     }
     target = target_of(&packet->destination);
     if (!target || target->kind != TARGET_POD)
-        return PASS;
+        return left_to_node(skb, packet);
     packet->destination_identity = target->identity;
-    key_of(&scratch->inner_key, inner);
-    flow = bpf_map_lookup_elem(&flows, &scratch->inner_key);
-    if (!flow || !alive(flow, packet->now_j))
+    if (!related(scratch, inner, packet->now_j))
         return DROP(DROP_ICMP_UNRELATED);
     path = fresh_path(scratch, packet, true, 0, run->generation);
     route_to_pod(target, path);
@@ -142,7 +145,7 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
         if (reason) {
             struct target *target = target_of(&packet->destination);
 
-            return target && target->kind == TARGET_POD ? DROP(reason) : PASS;
+            return target && target->kind == TARGET_POD ? DROP(reason) : left_to_node(skb, packet);
         }
     }
     if (packet->flags & PACKET_ICMP_ERROR) {
@@ -165,7 +168,7 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
         }
         low = key_of(&key, packet);
         flow = bpf_map_lookup_elem(&flows, &key);
-        if (flow) {
+        if (flow && !tracing()) {
             struct path *path = path_of(flow, low);
 
             if (decided(flow, path, packet, 0, run->generation)) {
@@ -205,7 +208,8 @@ apart int tunnel_refused(struct __sk_buff *skb, struct packet *packet) {
     } else {
         mapped(&from, bpf_htonl(key.remote_ipv4));
     }
-    packet->source_identity = key.tunnel_id;
+    /* Each node calls itself the host. */
+    packet->source_identity = key.tunnel_id == IDENTITY_HOST ? IDENTITY_REMOTE_NODE : key.tunnel_id;
     node = bpf_map_lookup_elem(&addresses, &from);
     return node && node->kind == TARGET_REMOTE_NODE ? DROP_NONE : DROP_OVERLAY_UNKNOWN;
 }

@@ -15,6 +15,15 @@ inlined bool link_local(const struct address *address) {
     return (address->word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
+/* To many at once: there is no network of pods that could carry it. */
+inlined bool to_many(const struct packet *packet) {
+    const struct address *to = &packet->destination;
+
+    if (packet->flags & PACKET_IPV6)
+        return *(const __u8 *)to == 0xff;
+    return (to->word_be[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || to->word_be[3] == 0xffffffff;
+}
+
 /* Whether the pod may send this. Returns a drop reason. */
 inlined int source_refused(struct __sk_buff *skb, const struct packet *packet, const struct endpoint *endpoint) {
     bool ipv6 = packet->flags & PACKET_IPV6;
@@ -90,6 +99,8 @@ apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const st
     reason = source_refused(skb, packet, endpoint);
     if (reason)
         return DROP(reason);
+    if (to_many(packet))
+        return DROP(DROP_UNSUPPORTED);
     if (packet->protocol == PROTO_TCP && !(packet->flags & PACKET_LATER) && !tcp_flags_possible(packet->tcp_flags))
         return DROP(DROP_INVALID_TCP);
     packet->source_identity = endpoint->target.identity;
@@ -150,12 +161,13 @@ apart int error_from_pod(struct __sk_buff *skb, struct packet *packet) {
         reason = read_inner(skb, packet, inner);
     if (reason)
         return DROP(reason);
-    key_of(&scratch->inner_key, inner);
-    flow = bpf_map_lookup_elem(&flows, &scratch->inner_key);
+    flow = related(scratch, inner, packet->now_j);
     packet->source_identity = endpoint->target.identity;
     target = target_of(&packet->destination);
     packet->destination_identity = identity_of(target);
-    if (!flow || !alive(flow, packet->now_j) || !same_address(&inner->source, &packet->destination))
+    /* To whom sent it, about what came to this pod: else it could break the connections of others. */
+    if (!flow || !same_address(&inner->source, &packet->destination) ||
+        !(same_address(&inner->destination, &packet->source) || (endpoint->target.flags & TARGET_ANY_SOURCE)))
         return DROP(DROP_ICMP_UNRELATED);
     path = fresh_path(scratch, packet, true, ifindex, run->generation);
     reason = routed(skb, packet, target, path, flow, true);
@@ -273,7 +285,6 @@ apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const stru
 /* An ICMP error that the stack brings to a pod. */
 apart int error_to_pod(struct __sk_buff *skb, struct packet *packet) {
     struct scratch *scratch = scratch_of();
-    struct flow *flow;
     int reason;
 
     if (!scratch)
@@ -281,9 +292,8 @@ apart int error_to_pod(struct __sk_buff *skb, struct packet *packet) {
     reason = read_inner(skb, packet, &scratch->inner);
     if (reason)
         return DROP(reason);
-    key_of(&scratch->inner_key, &scratch->inner);
-    flow = bpf_map_lookup_elem(&flows, &scratch->inner_key);
-    if (!flow || !alive(flow, packet->now_j))
+    if (!related(scratch, &scratch->inner, packet->now_j) ||
+        !same_address(&scratch->inner.source, &packet->destination))
         return DROP(DROP_ICMP_UNRELATED);
     count(packet->hook, DROP_NONE, skb->len);
     return PASS;

@@ -42,7 +42,7 @@ inlined int send_error4(struct __sk_buff *skb, struct packet *packet, struct scr
     void *data = begin_of(skb);
 
     if (data + ETH_HEADER + QUOTED4 > end_of(skb))
-        return DROP(DROP_MALFORMED);
+        return SHOT;
     answer_ethernet(bytes, data);
     __builtin_memset(ip, 0, sizeof(*ip) + sizeof(*icmp));
     *(__u8 *)ip = 0x45;
@@ -61,7 +61,7 @@ inlined int send_error4(struct __sk_buff *skb, struct packet *packet, struct scr
     if (bpf_skb_change_tail(skb, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED4, 0) ||
         bpf_skb_store_bytes(skb, 0, bytes, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED4,
                             BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
-        return DROP(DROP_REWRITE);
+        return SHOT;
     return send_back(skb);
 }
 
@@ -82,7 +82,7 @@ inlined int send_error6(struct __sk_buff *skb, struct packet *packet, struct scr
     __u32 sum;
 
     if (data + ETH_HEADER + QUOTED6 > end_of(skb))
-        return DROP(DROP_MALFORMED);
+        return SHOT;
     answer_ethernet(bytes, data);
     __builtin_memset(ip, 0, sizeof(*ip) + sizeof(*icmp));
     *(__u8 *)ip = 0x60;
@@ -105,7 +105,7 @@ inlined int send_error6(struct __sk_buff *skb, struct packet *packet, struct scr
     if (bpf_skb_change_tail(skb, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED6, 0) ||
         bpf_skb_store_bytes(skb, 0, bytes, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED6,
                             BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
-        return DROP(DROP_REWRITE);
+        return SHOT;
     return send_back(skb);
 }
 
@@ -136,6 +136,16 @@ apart int refused(struct __sk_buff *skb, struct packet *packet, __u32 reason, __
                        reason == DROP_TTL ? 0 : ICMP_FRAGMENTATION_NEEDED, mtu);
 }
 
+/* The flow of the packet that an ICMP error is about; NULL: there is none, or the packet never got through. */
+inlined struct flow *related(struct scratch *scratch, const struct packet *inner, __u32 now) {
+    bool low = key_of(&scratch->inner_key, inner);
+    struct flow *flow = bpf_map_lookup_elem(&flows, &scratch->inner_key);
+
+    if (!flow || !alive(flow, now))
+        return NULL;
+    return path_of(flow, low)->flags & PATH_DENIED ? NULL : flow;
+}
+
 /* Reads the packet that an ICMP error is about into `inner`. Returns a drop reason. */
 apart int read_inner(struct __sk_buff *skb, const struct packet *packet, struct packet *inner) {
     __u32 at = packet->l4 + 8, l4;
@@ -148,8 +158,7 @@ apart int read_inner(struct __sk_buff *skb, const struct packet *packet, struct 
     __builtin_memset(inner, 0, sizeof(*inner));
     if (at > DEEP_BYTES - 60)
         return DROP_MALFORMED;
-    reason =
-        packet->flags & PACKET_IPV6 ? read_ipv6(data, end, at, inner, false) : read_ipv4(data, end, at, inner, false);
+    reason = packet->flags & PACKET_IPV6 ? read_ipv6(data, end, at, inner, 0) : read_ipv4(data, end, at, inner, 0);
     if (reason)
         return reason;
     l4 = inner->l4;
@@ -183,27 +192,26 @@ apart int rewrite_error(struct __sk_buff *skb, const struct packet *packet, cons
 
     if (is_icmp(inner->protocol))
         old_be = inner->source_port_be ? inner->source_port_be : inner->destination_port_be;
-    if (ports_can_change(inner->protocol) && old_be != new_be) {
+    if (ports_can_change(inner->protocol)) {
         __u32 port_at = inner->l4 + (is_icmp(inner->protocol) ? 4 : out ? 2 : 0);
+        __u16 before;
 
         if (bpf_skb_store_bytes(skb, port_at, &new_be, 2, 0) || bpf_l4_csum_replace(skb, sum_at, old_be, new_be, 2))
             return -1;
-        /* A checksum within the quoted eight bytes is kept right too; what it gains, the outer one loses. */
-        if (inner->protocol == PROTO_UDP || is_icmp(inner->protocol)) {
-            __u16 before, after;
+        /* The quoted checksum is kept right too, where it is quoted (TCP's mostly is not); what it gains, the outer one
+         * loses. */
+        if (!bpf_skb_load_bytes(skb, inner_sum_at, &before, 2) && (before || inner->protocol != PROTO_UDP)) {
+            __u32 moved = folded((__u16)~before + (__u16)~old_be + new_be);
+            __u16 after;
 
-            if (bpf_skb_load_bytes(skb, inner_sum_at, &before, 2))
+            if (inner->protocol != PROTO_ICMP)
+                moved = folded(moved + folded(diff));
+            after = ~moved;
+            if (!after && inner->protocol == PROTO_UDP)
+                after = 0xffff;
+            if (bpf_skb_store_bytes(skb, inner_sum_at, &after, 2, 0) ||
+                bpf_l4_csum_replace(skb, sum_at, before, after, 2))
                 return -1;
-            if (before || inner->protocol != PROTO_UDP) {
-                __u32 moved = folded((__u16)~before + (__u16)~old_be + new_be);
-
-                if (inner->protocol != PROTO_ICMP)
-                    moved = folded(moved + folded(diff));
-                after = ~moved;
-                if (bpf_skb_store_bytes(skb, inner_sum_at, &after, 2, 0) ||
-                    bpf_l4_csum_replace(skb, sum_at, before, after, 2))
-                    return -1;
-            }
         }
     }
     if (ipv6) {
