@@ -37,7 +37,10 @@ def file_system(path: Path) -> str:
 
 def mount(path: Path) -> None:
     """A bpffs of its own at `path`. Raises BpfRefused."""
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BpfRefused(f"make the folder {path}", error.errno or 0) from error
     if _libc.mount(b"bpf", os.fsencode(path), b"bpf", _NOSUID_NODEV_NOEXEC, b"mode=0700") != 0:
         raise BpfRefused(f"mount bpffs at {path}", ctypes.get_errno())
 

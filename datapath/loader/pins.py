@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from datapath.errors import BpfError
+from datapath.errors import BpfError, BpfRefused
 from datapath.loader import bpffs, legacy, links
 from datapath.loader.links import Link
 from datapath.loader.programs import Program
@@ -54,11 +54,23 @@ def remove(root: Path) -> Inventory:
         for path in _entries(folder):
             path.unlink(missing_ok=True)
     for folder in (root / LINKS, root / PROGRAMS, root / MAPS, root):
-        if folder.is_dir() and not any(folder.iterdir()):
-            if folder.is_mount():
-                bpffs.unmount(folder)
-            folder.rmdir()
+        _remove_if_empty(folder)
     return found
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    mounted = folder.is_mount()
+    # At the top of a bpffs, names with dots are the kernel's own (maps.debug, progs.debug).
+    if any(not (mounted and "." in path.name) for path in folder.iterdir()):
+        return
+    if mounted:
+        try:
+            bpffs.unmount(folder)
+        except BpfRefused:  # somebody is in it
+            return
+    folder.rmdir()
 
 
 def detach_gone(root: Path) -> tuple[str, ...]:
