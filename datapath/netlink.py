@@ -100,8 +100,9 @@ class NetlinkSocket:
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-        with contextlib.suppress(PermissionError):  # beyond net.core.rmem_max, for root
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+        if groups:
+            with contextlib.suppress(PermissionError):  # beyond net.core.rmem_max, for root
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
         self._socket.bind((0, groups))
         self._sequence = 0
 
