@@ -50,6 +50,6 @@ class InnerMap(MapLike, Protocol):
     def close(self) -> None: ...
 
 
-def slices(data: bytes, size: int, count: int) -> Iterator[bytes]:
+def slices(data: bytes, size: int, count: int) -> list[bytes]:
     """The entries of a batch, one by one."""
-    return (data[start : start + size] for start in range(0, size * count, size))
+    return [data[start : start + size] for start in range(0, size * count, size)]

@@ -13,6 +13,7 @@ restart what a former life wrote is read back; what it knew of other nodes holds
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class AddressBook:
         self._layers = _Layers()
         self._reach: dict[str, Reach] = {}
         self._owners: dict[bytes, EndpointKey] = {}
-        self._targets: dict[tuple[int, int, int], bytes] = {}
+        self._targets: dict[tuple[int, str, bool], bytes] = {}
         self._held = self._read()
         self._unsure = False  # a write failed half-way
         self._complete = False  # the registry has told everything once
@@ -168,7 +169,10 @@ class AddressBook:
             self._reach,
             {name: _reach(one, self._routing, self._numbers) for name, one in nodes.items() if name != self._node},
         )
-        return {name for name in before.keys() | self._reach.keys() if before.get(name) != self._reach.get(name)}
+        moved = {name for name in before.keys() | self._reach.keys() if before.get(name) != self._reach.get(name)}
+        if moved:
+            self._targets.clear()
+        return moved
 
     def _take_nodes(self, nodes: Mapping[str, ClusterNode]) -> set[bytes]:
         value = Target(layout.TARGET_REMOTE_NODE, identity=layout.IDENTITY_REMOTE_NODE).pack()
@@ -198,11 +202,19 @@ class AddressBook:
     def _take_all(self, endpoints: Mapping[EndpointKey, ClusterEndpoint]) -> None:
         remote: dict[bytes, bytes] = {}
         owners: dict[bytes, EndpointKey] = {}
-        for key, one in endpoints.items():
-            if one.node != self._node:
-                for address in _parsed(one.addresses):
-                    remote[address] = self._value(one, address)
-                    owners[address] = key
+        own, parse, value_of = self._node, socket.inet_pton, self._targets
+        for key, one in endpoints.items():  # 100,000 of them: no call that can be done without
+            node = one.node
+            if node == own:
+                continue
+            for text in one.addresses:
+                six = ":" in text
+                try:
+                    address = parse(socket.AF_INET6, text) if six else _MAPPED + parse(socket.AF_INET, text)
+                except (OSError, ValueError):
+                    continue
+                remote[address] = value_of.get((one.identity, node, six)) or self._value(one.identity, node, six)
+                owners[address] = key
         self._layers.remote, self._owners = remote, owners
 
     def _take_changes(self, changes: Mapping[EndpointKey, Change[ClusterEndpoint]]) -> set[bytes]:
@@ -217,7 +229,7 @@ class AddressBook:
             if after is not None and after.node != self._node:
                 for address in _parsed(after.addresses):
                     self._owners[address] = key
-                    self._layers.remote[address] = self._value(after, address)
+                    self._layers.remote[address] = self._value_at(after, address)
                     touched.add(address)
         return touched
 
@@ -230,26 +242,26 @@ class AddressBook:
             if one.node in nodes:
                 for address in _parsed(one.addresses):
                     if self._owners.get(address) == key:
-                        self._layers.remote[address] = self._value(one, address)
+                        self._layers.remote[address] = self._value_at(one, address)
                         touched.add(address)
         return touched
 
-    def _value(self, one: ClusterEndpoint, address: bytes) -> bytes:
-        reach = self._reach.get(one.node)
-        if reach is None:  # its node is not known yet
-            reach = _NOWHERE if self._routing == TUNNEL else _LOCAL
-        if address.startswith(_MAPPED):
-            parts = (one.identity, reach.flags4, reach.node4)
-        else:
-            parts = (one.identity, reach.flags6, reach.node6)
-        value = self._targets.get(parts)
+    def _value(self, identity: int, node: str, six: bool) -> bytes:
+        """Target of a pod of another node; most pods share theirs with others."""
+        value = self._targets.get((identity, node, six))
         if value is None:
-            identity, flags, number = parts
+            reach = self._reach.get(node)
+            if reach is None:  # its node is not known yet
+                reach = _NOWHERE if self._routing == TUNNEL else _LOCAL
+            flags, number = (reach.flags6, reach.node6) if six else (reach.flags4, reach.node4)
             value = Target(layout.TARGET_REMOTE_POD, flags, identity=identity, node=number).pack()
-            if len(self._targets) > _MOST_TARGETS:
+            if len(self._targets) >= _MOST_TARGETS:
                 self._targets.clear()
-            self._targets[parts] = value
+            self._targets[identity, node, six] = value
         return value
+
+    def _value_at(self, one: ClusterEndpoint, address: bytes) -> bytes:
+        return self._value(one.identity, one.node, not address.startswith(_MAPPED))
 
     def _write(self, touched: Collection[bytes] | None) -> bool:
         """Brings these addresses into the kernel; None: all."""
