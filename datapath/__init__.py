@@ -16,6 +16,12 @@ The map:
     routes/         cloud interfaces, tables and rules, routes to other nodes' pods: plan.py is pure, kernel.py applies
     devices/        devices that lead out of the node, and the overlay device
     neighbours/     next hops that the kernel keeps resolved
+    maps.py         what parts ask of a map; fake_maps.py has one of memory
+    runtime.py      what changes while programs run: the generation, and which events they tell
+    conntrack/      connections: sizes of their maps, what has expired taken out, lists
+    identities/     who has which address
+    masquerade/     ranges that pods' own addresses are good in, lists
+    policy/         rules of pods as maps
     events/         what the programs tell: read, filtered, fanned out, added up
     trace/          what would become of a packet: the programs run on one, without a network
     view/           what an administrator is shown

@@ -159,8 +159,12 @@ class Collector:
         """Until cancelled; a pass that has begun then ends first. A pass that fails is told of by `problem`, and tried
         again after the interval."""
         loop, wanted = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(wanted.set)
+
         with self._lock:
-            self._wake = lambda: loop.call_soon_threadsafe(wanted.set)
+            self._wake = wake
         try:
             while True:
                 wanted.clear()
