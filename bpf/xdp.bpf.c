@@ -88,9 +88,10 @@ inlined struct prefilter_rule *rule_of_ipv6(const struct frame *frame, const str
 /* Tells of a dropped frame, within the budget of all drop events. */
 apart void tell_frame(struct xdp_md *context, const struct frame *frame, __u32 number, __u32 length, __u32 line) {
     struct runtime *run = running();
-    __u32 suppressed = 0, copied = length < EVENT_DATA_BYTES ? length : EVENT_DATA_BYTES;
     struct event *event;
     __be16 ports[2] = {};
+    __u32 suppressed = 0;
+    __u64 copied;
 
     if (!run || !granted(DROP_PREFILTER, run->drop_events_per_tick, now_j(), &suppressed))
         return;
@@ -118,7 +119,12 @@ apart void tell_frame(struct xdp_md *context, const struct frame *frame, __u32 n
     event->length = length > 0xffff ? 0xffff : length;
     event->file = SOURCE_FILE;
     event->cpu = bpf_get_smp_processor_id();
-    if (copied >= 1 && copied <= EVENT_DATA_BYTES && !bpf_xdp_load_bytes(context, 0, event->data, copied))
+    copied = length;
+    /* Linux 6.1 forgets bounds of what is kept on the stack: they are set last. */
+    barrier_var(copied);
+    if (copied > EVENT_DATA_BYTES)
+        copied = EVENT_DATA_BYTES;
+    if (copied >= 1 && !bpf_xdp_load_bytes(context, 0, event->data, copied))
         event->data_length = copied;
     bpf_ringbuf_submit(event, 0);
 }

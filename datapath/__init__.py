@@ -23,6 +23,8 @@ The map:
     masquerade/     ranges that pods' own addresses are good in, lists
     policy/         rules of pods as maps
     events/         what the programs tell: read, filtered, fanned out, added up
+    prefilter/      denied sources, dropped in XDP
+    acceleration/   local TCP from socket to socket
     trace/          what would become of a packet: the programs run on one, without a network
     view/           what an administrator is shown
     network_events.py   tells what may have changed
