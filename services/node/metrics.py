@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from datapath.conntrack.gc import Collector as ConnectionCollector
 from ipam.local import LocalPool
 from services.node.clients import Connection
 
@@ -42,3 +43,42 @@ class NodeCollector(Collector):
         for connection in self._connections():
             connected.add_metric([connection.service], 1 if connection.state.connected else 0)
         yield connected
+
+
+class ConntrackCollector(Collector):
+    """Connections of the datapath, as the last pass of their collector saw them."""
+
+    def __init__(self, collector: ConnectionCollector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Metric]:
+        last = self._collector.last
+        entries = GaugeMetricFamily("plimsoll_datapath_map_entries", "entries that live", labels=["map"])
+        pressure = GaugeMetricFamily(
+            "plimsoll_datapath_map_pressure", "near 1: new entries push out old ones", labels=["map"]
+        )
+        for name, table in last.tables.items():
+            entries.add_metric([name], table.entries)
+            pressure.add_metric([name], table.pressure)
+        yield entries
+        yield pressure
+        flows = GaugeMetricFamily(
+            "plimsoll_datapath_flows", "connections that live", labels=["protocol", "family", "state"]
+        )
+        for kind, count in last.alive.items():
+            flows.add_metric([kind.protocol, f"ipv{kind.family}", kind.state], count)
+        yield flows
+        deleted = CounterMetricFamily(
+            "plimsoll_datapath_gc_deleted",
+            "entries taken out: expired, or of pods that are gone",
+            labels=["map", "why"],
+        )
+        for (name, why), count in self._collector.deleted.items():
+            deleted.add_metric([name, why], count)
+        yield deleted
+        yield CounterMetricFamily(
+            "plimsoll_datapath_gc_passes", "passes through the maps", value=self._collector.passes
+        )
+        yield CounterMetricFamily(
+            "plimsoll_datapath_gc_seconds", "time that passes took", value=self._collector.seconds
+        )
