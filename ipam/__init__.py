@@ -15,7 +15,8 @@ The map:
                     and leaks; durable.py writing it all down; explain.py, views.py what people are told
     the worker      executor.py performs an intent; allocation.py one attempt at more addresses; calls.py every call
                     within budget and lease
-    the node        local.py leases addresses, of: holdings.py the books, journal.py what survives a crash
+    the node        local.py leases addresses, of: holdings.py the books, journal.py what survives a crash;
+                    ranges.py addresses of the node's own ranges, without a cloud
     store/          the central tables; migrations/ their versions
     providers/      one module a cloud
     testing/        fakes of the ports, shipped

@@ -5,6 +5,7 @@ The map:
     status.py       plimsoll status
     nodes.py        plimsoll nodes list|show|delete
     pods.py         plimsoll pods list
+    identities.py   plimsoll identities list
     ipam.py         plimsoll ipam pool list|show, status, resync, intents, explain
     queue.py        plimsoll queue dead-letters list|show|replay
     datapath.py     plimsoll datapath status|maps|endpoints|drops|addresses|devices|trace
