@@ -117,6 +117,7 @@ class Object:
         if self._handle:
             self._library.bpf_object__close(self._handle)
             self._handle = None
+        self._log.close()
 
     def btf(self) -> bytes:
         """The object's types; sections have their variables' places filled in."""

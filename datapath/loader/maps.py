@@ -196,11 +196,14 @@ class Map:
                 if error.errno in _NO_BATCHES and not began:
                     yield from self._walked(size)
                     return
-                if error.errno != errno.ENOENT:
+                if error.errno not in (errno.ENOENT, errno.EINTR):
                     raise self._refused("read", error) from error
-                ended = True
-            began = True
+                # EINTR: the entry it had come to was deleted under its hands; it goes on from there.
+                ended = error.errno == errno.ENOENT
             found = int(batch.count)
+            if not (found or ended):
+                continue
+            began = True
             if found:
                 yield _head(keys, found * self.key_size), _head(values, found * self.value_size), found
             if ended:

@@ -183,7 +183,7 @@ def _load_with_pins(
     ledger = Ledger(folder)
     replaced: dict[str, tuple[Map, Migration | None]] = {}
     wanted: dict[str, tuple[int, Layout]] = {}
-    reused: list[Map] = []
+    opened: list[Map] = []
     try:
         for name, handle in _own_maps(one):
             if name in private:
@@ -193,11 +193,11 @@ def _load_with_pins(
             if found is None:
                 wanted[name] = (handle, layout)
                 continue
+            opened.append(found)
             migration = layouts.migration_for(name, found, ledger.find(found), layout, migrations)
             asked = library.bpf_map__max_entries(handle)
             fits = found.max_entries == asked or (name not in sizes and found.max_entries > asked)
             if migration is None and fits:
-                reused.append(found)
                 result = library.bpf_map__reuse_fd(handle, found.fd)
                 if result:
                     raise BpfRefused(f"use the pinned map {name}", -result)
@@ -216,7 +216,7 @@ def _load_with_pins(
             ledger.forget_gone()
     finally:
         ledger.close()
-        for found in [*reused, *(found for found, _ in replaced.values())]:
+        for found in opened:
             found.close()
 
 

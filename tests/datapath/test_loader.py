@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,22 @@ def test_a_file_that_is_no_object(tmp_path: Path) -> None:
     path.write_text("no ELF")
     with pytest.raises(BpfRefused, match="libbpf says"):
         load(path, pins=None)
+
+
+def test_nothing_stays_open(folder: Path) -> None:
+    def once(size: int) -> None:
+        with load(compiled("loader"), pins=folder, sizes={"table": size}) as loaded:
+            loaded.settle()
+        with pytest.raises(LayoutChanged):
+            load(compiled("loader", "MOVED"), pins=folder)
+        with pytest.raises(VerifierRefused):
+            load(compiled("loader", "BROKEN"), pins=None)
+
+    once(1024)
+    before = len(os.listdir("/proc/self/fd"))
+    for turn in range(4):
+        once(1024 + 512 * (turn % 2))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("name", ["clock", "pod", "device", "xdp", "sockmap"])
