@@ -55,17 +55,13 @@ class Sizing:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 0.2:
-            raise InvalidSetting(
-                f"{self.ratio} is not in 0..0.2", field="conntrack.ratio", remedy="the default is 0.0025"
-            )
+            raise InvalidSetting(f"{self.ratio} is not in 0..0.2", field="map_ratio", remedy="the default is 0.0025")
         for name, entries in self.entries.items():
             if name not in SHARES:
                 known = ", ".join(SHARES)
-                raise InvalidSetting(f"there is no map {name!r}; there are {known}", field="conntrack.entries")
+                raise InvalidSetting(f"there is no map {name!r}; there are {known}", field="map_entries")
             if not _LEAST <= entries <= _MOST:
-                raise InvalidSetting(
-                    f"{entries} entries are not in {_LEAST}..{_MOST}", field=f"conntrack.entries.{name}"
-                )
+                raise InvalidSetting(f"{entries} entries are not in {_LEAST}..{_MOST}", field=f"map_entries.{name}")
 
 
 def sizes(memory_bytes: int, wanted: Sizing | None = None) -> dict[str, int]:

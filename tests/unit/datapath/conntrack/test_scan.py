@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapath.conntrack import scan
@@ -21,6 +21,7 @@ def has_come(end: int, now: int) -> bool:
     return struct.unpack("=i", struct.pack("=I", difference))[0] < 0
 
 
+@settings(deadline=None)
 @given(moments, st.lists(moments, max_size=40))
 def test_which_ends_have_come(now: int, ends: list[int]) -> None:
     mask = Expiry(now).mask(struct.pack(f"={len(ends)}I", *ends))
@@ -43,6 +44,7 @@ FLOWS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(FLOWS), max_size=30))
 def test_kinds_of_flows(flows: list[tuple[str, int, int, FlowKind]]) -> None:
     keys = b"".join(FlowKey(address_bytes(low), bytes(16), 1, 2, protocol).pack() for low, protocol, _, _ in flows)
@@ -58,6 +60,7 @@ def test_columns_and_choices() -> None:
     assert scan.chosen(b"aabbccdd", 2, b"\0\x80\0\1") == b"bbdd"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64), st.binary(min_size=1, max_size=2))
 def test_holders(data: bytes, wanted: bytes) -> None:
     found = list(scan.holders(data, 8, (0, 4), wanted))

@@ -45,10 +45,10 @@ def test_overrides_and_ratio() -> None:
 @pytest.mark.parametrize(
     ("ratio", "entries", "field"),
     [
-        (0.0, {}, "conntrack.ratio"),
-        (0.5, {}, "conntrack.ratio"),
-        (0.01, {"flow": 5000}, "conntrack.entries"),
-        (0.01, {"flows": 5}, "conntrack.entries.flows"),
+        (0.0, {}, "map_ratio"),
+        (0.5, {}, "map_ratio"),
+        (0.01, {"flow": 5000}, "map_entries"),
+        (0.01, {"flows": 5}, "map_entries.flows"),
     ],
 )
 def test_what_cannot_be_is_refused(ratio: float, entries: dict[str, int], field: str) -> None:

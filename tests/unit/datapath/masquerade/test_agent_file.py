@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapath.errors import InvalidSetting
@@ -93,6 +93,7 @@ def test_many_ranges_need_a_higher_limit() -> None:
     assert len(parse(f"nonMasqueradeCIDRs: [{ranges}]\ncidrLimit: 100").cidrs) == 65
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_taken_or_refused(text: str) -> None:
     try:

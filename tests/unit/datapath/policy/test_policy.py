@@ -20,6 +20,7 @@ ALLOW, DENY, AUDIT = Verdict.ALLOW, Verdict.DENY, Verdict.AUDIT
 TCP, UDP = 6, 17
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted))
 def test_prefixes_cover_a_range_exactly_and_there_is_no_shorter_way(ports: list[int]) -> None:
     first, last = ports
@@ -128,7 +129,7 @@ def any_rule(draw: st.DrawFn) -> Rule:
 peers = st.builds(Peer, directions, st.sampled_from([300, 301, 302]), st.sampled_from([TCP, UDP, 47]), ports)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(any_rule(), max_size=12), st.lists(peers, min_size=1, max_size=20))
 def test_the_map_says_what_the_rules_say(rules: list[Rule], asked: list[Peer]) -> None:
     held = FakeMap(16, 16, kind="lpm")
