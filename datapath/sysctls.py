@@ -1,8 +1,9 @@
 """Settings of the kernel's IP stack that pods need, in the calling thread's network namespace.
 
 A host that forwards IPv6 stops listening to routers, unless told otherwise (accept_ra=2): one that learned its default
-route from them would lose it. So the devices that listen are told before forwarding is switched on. What is set here
-stays when pods and daemon are gone: others may have come to lean on it.
+route from them would lose it. So the devices that listen, and those to come ("default"), are told before forwarding is
+switched on; our own never listen. What is set here stays when pods and daemon are gone: others may have come to lean on
+it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def forward6() -> None:
     if _read(switch) in ("", "1"):
         return
     for device in os.listdir(_CONF6):
-        if device in ("all", "default", "lo") or device.startswith(HOST_PREFIX):
+        if device in ("all", "lo") or device.startswith(HOST_PREFIX):
             continue
         if _read(f"{_CONF6}/{device}/accept_ra") == "1":
             _write(f"{_CONF6}/{device}/accept_ra", "2", ignore=errno.ENOENT)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from datapath import netlink, observe
+from datapath import netlink, observe, sysctls
 from datapath.errors import KernelRefused, NotWired
 from datapath.model import OVERLAY_DEVICE, OVERLAY_MAC
 from datapath.netlink import NetlinkSocket, Request, attributes_of, request
@@ -139,7 +139,9 @@ def _create(connection: NetlinkSocket, mtu: int, port: int) -> None:
         what=f"bring {OVERLAY_DEVICE} up on UDP port {port}",
     )
     try:
-        connection.run([create, quiet, up])
+        connection.run([create, quiet])
+        sysctls.ignore_routers6(OVERLAY_DEVICE)
+        connection.run([up])
     except KernelRefused as refusal:
         connection.run([_removed()])
         if refusal.errno in (errno.EADDRINUSE, errno.EEXIST):

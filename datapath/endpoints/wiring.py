@@ -196,6 +196,7 @@ class KernelEndpoints:
                         self.wire(endpoint)
                         done.append(f"{whose} was missing and is back")
                         continue
+                    sysctls.ignore_routers6(link.name)  # pairs of an earlier release listened
                     if self._programs is not None:
                         self._programs.attach(endpoint, link.index)
                     lost = [one for one in endpoint.addresses if (one, link.index) not in pod_routes]

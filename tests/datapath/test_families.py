@@ -112,6 +112,10 @@ def test_a_host_that_listens_to_routers_goes_on_listening(spaces: Spaces, node: 
     wire(spaces, node, endpoint(spaces, 10, "6"))
     assert spaces.setting(node, "ipv6/conf/all/forwarding") == "1"
     assert spaces.setting(node, "ipv6/conf/ens5/accept_ra") == "2"
+    spaces.cable(node, "ens6", f"{spaces.tag}-world", "lan1")
+    assert spaces.setting(node, "ipv6/conf/ens6/accept_ra") == "2", "also one that comes later"
+    wire(spaces, node, endpoint(spaces, 11, "6"))
+    assert spaces.setting(node, f"ipv6/conf/{host_device('c11', 'eth0')}/accept_ra") == "0", "but never to a pod"
 
 
 def test_whole_frames_of_both_families(spaces: Spaces, node: str) -> None:
@@ -142,9 +146,11 @@ def test_restore_puts_back_only_what_is_missing(spaces: Spaces, node: str) -> No
     one = endpoint(spaces, 10)
     wire(spaces, node, one)
     spaces.ip(node, f"route del {one.address6}", family=6)
+    spaces.sysctl(node, f"ipv6/conf/{one.host_device}/accept_ra", "1")
     with spaces.inside(node):
         kernel = KernelEndpoints()
         assert list(kernel.restore([one])) == [f"the route to {one.address6} was missing and is back"]
+        assert spaces.setting(node, f"ipv6/conf/{one.host_device}/accept_ra") == "0"
         assert not kernel.restore([one])
         kernel.check(one)
     assert spaces.ping(f"{spaces.tag}-world", one.address6)
