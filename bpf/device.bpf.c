@@ -38,6 +38,8 @@ inlined struct nat *masqueraded_answer(struct scratch *scratch, const struct add
 
 /* What is not for a pod of this node: by a device it is none of our business, by the tunnel it has to be for the node. */
 apart int left_to_node(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return SHOT;
     struct target *target;
 
     if (packet->hook == HOOK_FROM_DEVICE)
@@ -53,6 +55,8 @@ apart int left_to_node(struct __sk_buff *skb, struct packet *packet) {
 /* A packet from outside that no flow speaks for. `translated`: it answers a masqueraded one. */
 apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, __u32 low_bits,
                               struct flow *flow) {
+    if (!packet || !key)
+        return SHOT;
     bool low = low_bits & 1, translated = low_bits & 2;
     struct target *target = target_of(&packet->destination), *source;
     struct scratch *scratch = scratch_of();
@@ -91,6 +95,8 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
 
 /* An ICMP error from outside: about a packet of a pod, or none of our business. */
 apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return SHOT;
     struct scratch *scratch = scratch_of();
     struct runtime *run = running();
     struct packet *inner;
@@ -196,6 +202,8 @@ int from_device(struct __sk_buff *skb) {
 
 /* The first packet of a flow by the tunnel must come from a node that is known: who the others are, its key says. */
 apart int tunnel_refused(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return DROP_MALFORMED;
     struct bpf_tunnel_key key = {};
     struct address from;
     struct target *node;
@@ -230,6 +238,8 @@ int from_overlay(struct __sk_buff *skb) {
 
 /* A pod's packet that the stack sends out by an external device. */
 apart int masquerade_late(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return SHOT;
     struct target *source = bpf_map_lookup_elem(&addresses, &packet->source), *target;
     struct scratch *scratch = scratch_of();
     struct runtime *run = running();

@@ -82,6 +82,8 @@ inlined int routed(struct __sk_buff *skb, struct packet *packet, const struct ta
 /* A packet of no known flow, or whose decision is not valid any more. */
 apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, bool low,
                           struct flow *flow) {
+    if (!packet || !key)
+        return SHOT;
     __u32 ifindex = skb->ifindex;
     struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
     struct scratch *scratch = scratch_of();
@@ -141,6 +143,8 @@ apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const st
 
 /* An ICMP error of a pod about a packet that it got. */
 apart int error_from_pod(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return SHOT;
     __u32 ifindex = skb->ifindex;
     struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
     struct scratch *scratch = scratch_of();
@@ -196,6 +200,8 @@ apart int error_from_pod(struct __sk_buff *skb, struct packet *packet) {
 
 /* ARP and neighbour discovery. */
 apart int control_from_pod(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return SHOT;
     __u32 ifindex = skb->ifindex;
     struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
 
@@ -251,6 +257,8 @@ int from_pod(struct __sk_buff *skb) {
 /* A packet that the stack brings to a pod, and that no flow speaks for. */
 apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, bool low,
                         struct flow *flow) {
+    if (!packet || !key)
+        return SHOT;
     __u32 ifindex = skb->ifindex, mark = skb->mark;
     struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
     struct scratch *scratch = scratch_of();
@@ -284,6 +292,8 @@ apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const stru
 
 /* An ICMP error that the stack brings to a pod. */
 apart int error_to_pod(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return SHOT;
     struct scratch *scratch = scratch_of();
     int reason;
 

@@ -21,7 +21,9 @@
 #define SHOT 2
 
 #define inlined static __always_inline
-#define apart static __noinline __attribute__((unused))
+/* Not static, so that the verifier looks at it once by itself, and not again on each way that leads to it: loading takes a
+ * tenth of the time. In return it must check its own pointers, though they are never NULL. */
+#define apart __attribute__((noinline)) __attribute__((unused))
 
 /* Fixed when a program is loaded; the verifier removes what it switches off. */
 const volatile struct config config = {.hz = 250, .flags = CONFIG_IPV4 | CONFIG_IPV6};

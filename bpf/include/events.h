@@ -92,19 +92,21 @@ struct told {
     __u32 rule;
 };
 
-apart void tell(struct __sk_buff *skb, const struct packet *packet, const struct told *told) {
+apart int tell(struct __sk_buff *skb, const struct packet *packet, const struct told *told) {
+    if (!packet || !told)
+        return 0;
     struct runtime *run = running();
     __u32 suppressed = 0, length = skb->len;
     struct event *event;
 
     if (!run)
-        return;
+        return 0;
     if (told->type == EVENT_DROP) {
         if (!tracing() && !granted(told->reason, run->drop_events_per_tick, packet->now_j, &suppressed))
-            return;
+            return 0;
     } else if (!tracing() &&
                !granted(BUDGET_EVENTS + (told->type & 7), run->drop_events_per_tick * 4, packet->now_j, &suppressed)) {
-        return;
+        return 0;
     }
     event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
     if (!event) {
@@ -113,7 +115,7 @@ apart void tell(struct __sk_buff *skb, const struct packet *packet, const struct
 
         if (lost)
             ++*lost;
-        return;
+        return 0;
     }
     event->time_ns = bpf_ktime_get_ns();
     event->type = told->type;
@@ -150,11 +152,14 @@ apart void tell(struct __sk_buff *skb, const struct packet *packet, const struct
         event->data_length = 0;
     }
     bpf_ringbuf_submit(event, 0);
+    return 0;
 }
 
 /* Any other event, in a frame of its own: the callers' stacks are short. `what`: type, then reason, verdict and action, a
  * byte each from the lowest. */
-apart void note(struct __sk_buff *skb, const struct packet *packet, __u32 what, __u32 line, __u32 out_ifindex) {
+apart int note(struct __sk_buff *skb, const struct packet *packet, __u32 what, __u32 line, __u32 out_ifindex) {
+    if (!packet)
+        return 0;
     struct told told = {
         .type = what,
         .reason = what >> 8,
@@ -168,6 +173,7 @@ apart void note(struct __sk_buff *skb, const struct packet *packet, __u32 what, 
     };
 
     tell(skb, packet, &told);
+    return 0;
 }
 
 #define NOTE(type, reason, verdict, action, out_ifindex)                                                               \
@@ -176,6 +182,8 @@ apart void note(struct __sk_buff *skb, const struct packet *packet, __u32 what, 
 
 /* Ends a packet: counted by hook and reason, told of within the budget. */
 apart int dropped(struct __sk_buff *skb, const struct packet *packet, __u32 reason, __u32 line) {
+    if (!packet)
+        return SHOT;
     count(packet->hook, reason, skb->len);
     if (reason != DROP_CONTROL)
         note(skb, packet, EVENT_DROP | reason << 8, line, 0);

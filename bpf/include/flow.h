@@ -167,6 +167,8 @@ inlined void redecide(struct path *to, const struct path *from) {
 
 /* Ports of a fragment: kept from the first one, found for the later ones. Returns a drop reason. */
 apart int fragment_ports(struct packet *packet) {
+    if (!packet)
+        return DROP_MALFORMED;
     struct fragment_key key = {
         .source = packet->source,
         .destination = packet->destination,

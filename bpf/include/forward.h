@@ -65,6 +65,8 @@ inlined void sampled(struct __sk_buff *skb, struct packet *packet, const struct 
 
 /* Writes the tunnel's far end and the source's identity beside the packet. Returns PASS, or a verdict. */
 apart int tunnelled(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
+    if (!packet || !path)
+        return SHOT;
     struct bpf_tunnel_key key = {.tunnel_id = marked_identity(path->mark), .tunnel_ttl = 64};
     __u32 index = path->node;
     __u64 flags = BPF_F_ZERO_CSUM_TX;
@@ -88,6 +90,8 @@ inlined int by_tunnel(struct __sk_buff *skb, struct packet *packet, const struct
 }
 
 apart int by_node(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
+    if (!packet || !path)
+        return SHOT;
     struct bpf_redir_neigh next = {};
     __u32 index = path->node;
     struct node *node = bpf_map_lookup_elem(&nodes, &index);
@@ -106,6 +110,8 @@ apart int by_node(struct __sk_buff *skb, struct packet *packet, const struct pat
 
 /* What is too big and may be cut is left to the stack, which cuts it; but it knows no tunnels. */
 apart int oversized(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
+    if (!packet || !path)
+        return SHOT;
     if (!(packet->flags & PACKET_DF) && path->action != ACTION_TUNNEL) {
         skb->mark = mark_of(MARK_IDENTITY, marked_identity(path->mark));
         count(packet->hook, DROP_NONE, skb->len);

@@ -121,6 +121,8 @@ inlined bool error_allowed(const struct packet *packet, const struct address *fr
 
 /* Tells the sender that the packet's hops are used up, or that it is too big for `mtu`, and drops it. */
 apart int refused(struct __sk_buff *skb, struct packet *packet, __u32 reason, __u32 mtu) {
+    if (!packet)
+        return SHOT;
     bool ipv6 = packet->flags & PACKET_IPV6;
     struct scratch *scratch = scratch_of();
     struct address from;
@@ -148,6 +150,8 @@ inlined struct flow *related(struct scratch *scratch, const struct packet *inner
 
 /* Reads the packet that an ICMP error is about into `inner`. Returns a drop reason. */
 apart int read_inner(struct __sk_buff *skb, const struct packet *packet, struct packet *inner) {
+    if (!packet || !inner)
+        return DROP_MALFORMED;
     __u32 at = packet->l4 + 8, l4;
     void *data, *end;
     int reason;
@@ -184,6 +188,8 @@ apart int read_inner(struct __sk_buff *skb, const struct packet *packet, struct 
  * of the packet it is about. `out`: the error leaves the node. Returns 0, or the kernel's refusal. */
 apart int rewrite_error(struct __sk_buff *skb, const struct packet *packet, const struct packet *inner,
                         const struct nat *nat_entry, bool out) {
+    if (!packet || !inner || !nat_entry)
+        return -1;
     bool ipv6 = packet->flags & PACKET_IPV6;
     const struct address *to = &nat_entry->address;
     __u32 diff = nat_entry->checksum_diff, sum_at = packet->l4 + 2, inner_at = packet->l4 + 8;

@@ -180,6 +180,8 @@ static long try_port(__u32 number, void *context) {
  * flow, and are renewed when its decision is. Returns a drop reason. */
 apart int masqueraded(struct __sk_buff *skb, const struct packet *packet, const struct address *to, struct path *path,
                       __u32 lifetime) {
+    if (!packet || !to || !path)
+        return DROP_MALFORMED;
     struct scratch *scratch = scratch_of();
     struct search search = {.skb = skb, .scratch = scratch, .now_j = packet->now_j};
     struct nat *known;

@@ -22,6 +22,8 @@ struct arp_packet {
 
 /* RFC 826. Who probes its own address (RFC 5227) gets no answer: nobody else has it. */
 apart int answer_arp(struct __sk_buff *skb, struct packet *packet, const struct endpoint *endpoint) {
+    if (!packet || !endpoint)
+        return SHOT;
     struct scratch *scratch = scratch_of();
     struct arp_packet *asked, *answer;
     __u8 *bytes;
@@ -63,6 +65,8 @@ apart int answer_arp(struct __sk_buff *skb, struct packet *packet, const struct 
 
 /* RFC 4861, 7.2.4. Other neighbour discovery and multicast listeners' reports have nobody to talk to. */
 apart int answer_ndp(struct __sk_buff *skb, struct packet *packet, const struct endpoint *endpoint) {
+    if (!packet || !endpoint)
+        return SHOT;
     struct scratch *scratch = scratch_of();
     struct pseudo6 pseudo;
     struct ipv6hdr *ip;

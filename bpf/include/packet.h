@@ -312,6 +312,8 @@ inlined int read_ipv6(void *data, void *end, __u32 at, struct packet *packet, __
 
 /* Everything but the common case; see read_packet. */
 apart int read_deep(struct __sk_buff *skb, struct packet *packet) {
+    if (!packet)
+        return DROP_MALFORMED;
     __u32 length = skb->len - ETH_HEADER, l4;
     void *data, *end;
     int reason;

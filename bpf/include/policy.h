@@ -52,6 +52,8 @@ inlined void tell_verdict(struct __sk_buff *skb, const struct packet *packet, __
 
 /* Asks the policy of `target`, a local pod, if it has one for this direction. Returns a drop reason. */
 apart int policy_asked(struct __sk_buff *skb, struct packet *packet, const struct target *target, __u32 direction) {
+    if (!packet || !target)
+        return DROP_MALFORMED;
     bool egress = direction == DIRECTION_EGRESS;
     __u8 verdict;
 

@@ -32,14 +32,16 @@ inlined __u32 marked_identity(__u32 mark) {
 }
 
 /* Asks the kernel's routing tables, by rules on the packet's source too, as a packet that comes by this device. */
-apart void route(struct __sk_buff *skb, const struct packet *packet, const struct address *to, struct path *path) {
+apart int route(struct __sk_buff *skb, const struct packet *packet, const struct address *to, struct path *path) {
+    if (!packet || !to || !path)
+        return 0;
     struct scratch *scratch = scratch_of();
     struct bpf_fib_lookup *fib;
     int status;
 
     path->action = ACTION_STACK;
     if (!scratch)
-        return;
+        return 0;
     fib = &scratch->fib;
     __builtin_memset(fib, 0, sizeof(*fib));
     fib->ifindex = skb->ifindex;
@@ -73,6 +75,7 @@ apart void route(struct __sk_buff *skb, const struct packet *packet, const struc
         path->reason = DROP_BLACKHOLE;
     }
     /* Else local, unreachable (the sender is told), or something that only the stack can do. */
+    return 0;
 }
 
 /* Fills action, MAC addresses and MTU of a path to a pod of this node. */
