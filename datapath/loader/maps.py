@@ -249,7 +249,8 @@ class Map:
             if error.errno in _NO_BATCHES and not 0 < batch.count < count:
                 self._update_each(keys, values, count, flags)
                 return
-            raise self._refused("update", error, int(batch.count)) from error
+            # Refusals that come before any entry leave the count as it was.
+            raise self._refused("update", error, int(batch.count) % count) from error
 
     def _update_each(self, keys: bytes, values: bytes, count: int, flags: int) -> None:
         k, v = self.key_size, self.value_size
