@@ -18,6 +18,7 @@ ARGUMENTS = {
     "ipam explain": ("shop/web-1",),
     "config check": ("registry", "--config", "bad.toml"),
     "pki show": ("--folder", "pki"),
+    "datapath trace": ("shop/web", "shop/db:5432"),
 }
 
 
@@ -51,5 +52,6 @@ def test_the_keys_are_there(
     site.ipam.status.operations.add(operation="create-interface", calls=1)
     site.ipam.status.dead_letters = 1
     site.node.findings["shop/web-1"] = []
+    site.datapath.view.ranges = {"203.0.113.0/24"}
     answer = plimsoll(*command.split(), *ARGUMENTS.get(command, ()), "--json")
     assert wanted <= set(keys(answer.json)), "docs/cli.md names keys that are not there"
