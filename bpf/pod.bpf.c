@@ -74,6 +74,8 @@ inlined int routed(struct __sk_buff *skb, struct packet *packet, const struct ta
         path->action = ACTION_STACK;
         return DROP_NONE;
     }
+    if (!path->mtu)
+        path->mtu = device->mtu;
     if (known ? known->flags & FLOW_NAT && !answer : masquerade_on(packet) && !never_masqueraded(target))
         return masquerade_by(skb, packet, device, path, known);
     return DROP_NONE;

@@ -31,18 +31,12 @@ inlined __u32 marked_identity(__u32 mark) {
     return mark >> 16 | (mark & 0xff) << 16;
 }
 
-/* Asks the kernel's routing tables, by rules on the packet's source too, as a packet that comes by this device. */
-apart int route(struct __sk_buff *skb, const struct packet *packet, const struct address *to, struct path *path) {
-    if (!packet || !to || !path)
-        return 0;
-    struct scratch *scratch = scratch_of();
-    struct bpf_fib_lookup *fib;
-    int status;
+/* Linux 6.3; the constant is not in the types of older ones. */
+#define FIB_SKIP_NEIGHBOUR (1 << 2)
 
-    path->action = ACTION_STACK;
-    if (!scratch)
-        return 0;
-    fib = &scratch->fib;
+/* Asks the kernel's routing tables, by rules on the packet's source too, as a packet that comes by this device. */
+inlined int routing_tables(struct __sk_buff *skb, const struct packet *packet, const struct address *to,
+                           struct bpf_fib_lookup *fib, __u32 flags) {
     __builtin_memset(fib, 0, sizeof(*fib));
     fib->ifindex = skb->ifindex;
     fib->l4_protocol = packet->protocol;
@@ -59,7 +53,21 @@ apart int route(struct __sk_buff *skb, const struct packet *packet, const struct
         fib->ipv4_src = packet->source.word_be[3];
         fib->ipv4_dst = to->word_be[3];
     }
-    status = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+    return bpf_fib_lookup(skb, fib, sizeof(*fib), flags);
+}
+
+apart int route(struct __sk_buff *skb, const struct packet *packet, const struct address *to, struct path *path) {
+    if (!packet || !to || !path)
+        return 0;
+    struct scratch *scratch = scratch_of();
+    struct bpf_fib_lookup *fib;
+    int status;
+
+    path->action = ACTION_STACK;
+    if (!scratch)
+        return 0;
+    fib = &scratch->fib;
+    status = routing_tables(skb, packet, to, fib, 0);
     if (status == BPF_FIB_LKUP_RET_SUCCESS) {
         path->action = ACTION_DEVICE;
         path->out_ifindex = fib->ifindex;
@@ -69,7 +77,9 @@ apart int route(struct __sk_buff *skb, const struct packet *packet, const struct
     } else if (status == BPF_FIB_LKUP_RET_NO_NEIGH) {
         path->action = ACTION_NEIGHBOUR;
         path->out_ifindex = fib->ifindex;
-        path->mtu = fib->mtu_result;
+        /* Without a neighbour the answer has no MTU. */
+        if (routing_tables(skb, packet, to, fib, FIB_SKIP_NEIGHBOUR) == BPF_FIB_LKUP_RET_SUCCESS)
+            path->mtu = fib->mtu_result;
     } else if (status == BPF_FIB_LKUP_RET_BLACKHOLE) {
         path->flags |= PATH_DENIED;
         path->reason = DROP_BLACKHOLE;
