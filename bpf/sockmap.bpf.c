@@ -134,6 +134,9 @@ inlined bool flow_allowed(const struct accelerated_state *state, __u32 generatio
 
     if (!from || !to || from->kind != TARGET_POD || to->kind != TARGET_POD)
         return false;
+    /* The node's own filters are to see what pods say to each other. */
+    if (config.flags & CONFIG_ENDPOINT_ROUTES)
+        return false;
     if (!(from->flags & TARGET_EGRESS_POLICY) && !(to->flags & TARGET_INGRESS_POLICY))
         return true;
     low = order(&key, &opener->local, &opener->remote, opener->local_port_be, opener->remote_port_be, PROTO_TCP);

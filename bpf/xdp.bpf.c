@@ -86,7 +86,9 @@ inlined struct prefilter_rule *rule_of_ipv6(const struct frame *frame, const str
 }
 
 /* Tells of a dropped frame, within the budget of all drop events. */
-apart void tell_frame(struct xdp_md *context, const struct frame *frame, __u32 number, __u32 length, __u32 line) {
+apart int tell_frame(struct xdp_md *context, const struct frame *frame, __u32 number, __u32 length, __u32 line) {
+    if (!frame)
+        return 0;
     struct runtime *run = running();
     struct event *event;
     __be16 ports[2] = {};
@@ -94,10 +96,10 @@ apart void tell_frame(struct xdp_md *context, const struct frame *frame, __u32 n
     __u64 copied;
 
     if (!run || !granted(DROP_PREFILTER, run->drop_events_per_tick, now_j(), &suppressed))
-        return;
+        return 0;
     event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
     if (!event)
-        return;
+        return 0;
     /* What is not filled in must not leak what the ring held before. */
     __builtin_memset(event, 0, sizeof(*event));
     event->time_ns = bpf_ktime_get_ns();
@@ -120,13 +122,14 @@ apart void tell_frame(struct xdp_md *context, const struct frame *frame, __u32 n
     event->file = SOURCE_FILE;
     event->cpu = bpf_get_smp_processor_id();
     copied = length;
-    /* Linux 6.1 forgets bounds of what is kept on the stack: they are set last. */
+    /* Linux 6.1 forgets bounds of what is kept on the stack, and learns none from "not zero". */
     barrier_var(copied);
     if (copied > EVENT_DATA_BYTES)
         copied = EVENT_DATA_BYTES;
-    if (copied >= 1 && !bpf_xdp_load_bytes(context, 0, event->data, copied))
+    if (copied >= ETH_HEADER && !bpf_xdp_load_bytes(context, 0, event->data, copied))
         event->data_length = copied;
     bpf_ringbuf_submit(event, 0);
+    return 0;
 }
 
 inlined bool has_ports(__u8 protocol) {

@@ -117,11 +117,13 @@ class Node:
         told = Target(kind=TARGET_POD, flags=flags, identity=IDENTITY_FIRST + endpoint, endpoint=endpoint)
         self.write("addresses", address_bytes(address), told.pack())
 
-    def flow(self, port: int, server_port: int, generation: int, flags: int = 0) -> None:
+    def flow(self, port: int, server_port: int, generation: int, flags: int = 0, lasts_s: int = 3600) -> None:
         """As from_pod leaves it when pod-1 connects to pod-2."""
         clock = Clock()
         way = FlowPath(generation=generation, action=ACTION_POD, flags=flags)
-        flow = Flow(clock.now_j() + 3600 * clock.hz, clock.now_j(), FLOW_OPEN, from_low=way, from_high=way)
+        flow = Flow(
+            clock.now_j() + lasts_s * clock.hz & 0xFFFFFFFF, clock.now_j(), FLOW_OPEN, from_low=way, from_high=way
+        )
         key = FlowKey(address_bytes("10.9.0.2"), address_bytes("10.9.0.3"), port, server_port, socket.IPPROTO_TCP)
         self.write("flows", key.pack(), flow.pack())
         clock.close()

@@ -19,17 +19,23 @@ import pytest
 
 from datapath.acceleration import layout as ours
 from datapath.acceleration.layout import AcceleratedEnd, AccelerationSettings
-from datapath.acceleration.sockmap import AccelerationStatus, SockmapAcceleration
+from datapath.acceleration.sockmap import BEHIND_BYTES, AccelerationStatus, SockmapAcceleration
 from datapath.errors import InvalidSetting
 from datapath.layout import (
+    CONFIG_ENDPOINT_ROUTES,
     IDENTITY_FIRST,
     PATH_DENIED,
     TARGET_EGRESS_POLICY,
     TARGET_INGRESS_POLICY,
+    Config,
+    Flow,
+    FlowKey,
     Policy,
     PolicyKey,
+    address_bytes,
 )
 from datapath.loader import pins
+from datapath.loader.clock import tick_rate
 from datapath.loader.maps import LPM_TRIE, NO_PREALLOC, Map
 from datapath.policy.model import Direction, EndpointPolicy, Rule, Verdict
 from datapath.policy.writer import PolicyWriter
@@ -65,8 +71,10 @@ def acceleration(folder: Path) -> SockmapAcceleration:
     return made(folder)
 
 
-def made(folder: Path, **more: int) -> SockmapAcceleration:
-    return SockmapAcceleration(folder, object_path=build_programs() / "sockmap.bpf.o", sizes=SIZES, **more)
+def made(folder: Path, *, config: Config | None = None, behind_bytes: int = BEHIND_BYTES) -> SockmapAcceleration:
+    rodata = {"config": config.pack()} if config else {}
+    path = build_programs() / "sockmap.bpf.o"
+    return SockmapAcceleration(folder, object_path=path, rodata=rodata, sizes=SIZES, behind_bytes=behind_bytes)
 
 
 def received(one: socket.socket, most: int = 1 << 62) -> bytes:
@@ -384,3 +392,35 @@ def test_policy_that_still_allows_is_asked_once_a_generation(node: Node) -> None
         exchanged(one, other)
         told = node.acceleration.status()
         assert (told.redirected_messages, told.stack_messages["policy"]) == (800, 0)
+
+
+def test_where_the_nodes_filters_are_to_see_packets_pods_are_left_alone(node: Node, folder: Path, cgroup: Path) -> None:
+    made(folder, config=Config(hz=250, flags=CONFIG_ENDPOINT_ROUTES)).enable(cgroup)
+    for address in PODS[socket.AF_INET]:
+        node.target(address)
+    with node.connected() as (one, other):
+        exchanged(one, other)
+    assert node.acceleration.status().entered == 0
+
+
+def test_the_datapath_remembers_a_connection_whose_packets_it_does_not_see(
+    node: Node, folder: Path, cgroup: Path
+) -> None:
+    made(folder, config=Config(hz=tick_rate(), tcp_open_j=1000 * tick_rate())).enable(cgroup)
+    node.target("10.9.0.2", TARGET_EGRESS_POLICY)
+    node.target("10.9.0.3")
+    node.flow(7003, 7001, generation=1, lasts_s=60)
+    key = FlowKey(address_bytes("10.9.0.2"), address_bytes("10.9.0.3"), 7003, 7001, socket.IPPROTO_TCP).pack()
+
+    def expires_j() -> int:
+        with Map.pinned(folder / "maps" / "flows") as flows:
+            return Flow.unpack(flows.lookup(key) or b"").expires_j
+
+    before = expires_j()
+    with node.connected(server_port=7001, port=7003) as (one, other):
+        exchanged(one, other, count=2)
+        assert expires_j() == before, "once a second is enough"
+        time.sleep(1.1)
+        exchanged(one, other, count=2)
+        assert node.acceleration.status().redirected_messages == 8
+        assert expires_j() - before & 0xFFFFFFFF > 900 * tick_rate()
