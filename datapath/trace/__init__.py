@@ -4,6 +4,5 @@ The map:
 
     packet.py     the packet: Ethernet, IP, and the beginning of a conversation
     steps.py      what the programs told on the way, as sentences and a verdict
-    tracer.py     dry runs by names of pods; loads the copy when it is first asked for
     dryrun.py     the copy of the program that tells every step and changes nothing, and running it
 """

@@ -10,12 +10,11 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 
 from datapath import layout
-from datapath.errors import InvalidFilter, UnknownPod
+from datapath.errors import InvalidFilter
 from datapath.events.testing import FakeNames, FakeRecords, event_record
 from datapath.loader.programs import SkbContext, TestRun
-from datapath.trace.dryrun import DryRun, Sender
+from datapath.trace.dryrun import DryRun, Sender, destination_of
 from datapath.trace.packet import SOURCE_PORT, Conversation, build, protocol_for
-from datapath.trace.tracer import Tracer
 
 POD, HOST = bytes.fromhex("0e580a000105"), bytes.fromhex("0e504c4d0001")
 WEB = Sender("shop/web", 7, POD, HOST, ("10.0.1.5", "fd00::5"))
@@ -158,37 +157,35 @@ def test_a_program_that_says_nothing() -> None:
     assert traced.remedy
 
 
-class TestTracer:
-    @pytest.fixture
-    def tracer(self) -> Tracer:
-        def opened() -> DryRun:
-            self.opened += 1
-            records = FakeRecords()
-            return DryRun(Program(records, TO_DB), records, NAMES)
+KNOWN = {"shop/db": ("10.0.1.6",), "shop/six": ("fd00::9",), "shop/both": ("fd00::8", "10.0.1.8")}
 
-        self.opened = 0
-        known = {"shop/db": ("10.0.1.6",), "shop/six": ("fd00::9",)}
-        return Tracer(opened, {"shop/web": WEB}.get, lambda pod: known.get(pod, ()))
 
-    def test_a_pod_may_be_meant_by_its_name(self, tracer: Tracer) -> None:
-        assert tracer.trace("shop/web", "shop/db", 80, "").destination.address == "10.0.1.6"
-        assert tracer.trace("shop/web", "shop/six", 80, "").source.address == "fd00::5"
-        assert self.opened == 1
-        tracer.close()
-        tracer.trace("shop/web", "10.0.1.6", 80, "")
-        assert self.opened == 2
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.1.6", "10.0.1.6"),
+        ("FD00:0::6", "fd00::6"),
+        ("shop/db", "10.0.1.6"),
+        ("shop/six", "fd00::9"),
+        ("shop/both", "10.0.1.8"),
+    ],
+)
+def test_a_pod_may_be_meant_by_its_name(text: str, address: str) -> None:
+    assert destination_of(text, lambda pod: KNOWN.get(pod, ()), WEB) == address
 
-    def test_a_pod_of_another_node(self, tracer: Tracer) -> None:
-        with pytest.raises(UnknownPod):
-            tracer.trace("shop/far", "10.0.1.6", 80, "")
-        assert self.opened == 0
 
-    @pytest.mark.parametrize("destination", ["db", "shop/nowhere", "10.0.1", ""])
-    def test_destinations_that_nobody_knows(self, tracer: Tracer, destination: str) -> None:
-        with pytest.raises(InvalidFilter) as caught:
-            tracer.trace("shop/web", destination, 80, "")
-        assert caught.value.field == "destination"
-        assert caught.value.remedy
+@pytest.mark.parametrize("text", ["db", "shop/nowhere", "10.0.1", ""])
+def test_destinations_that_nobody_knows(text: str) -> None:
+    with pytest.raises(InvalidFilter) as caught:
+        destination_of(text, lambda pod: KNOWN.get(pod, ()), WEB)
+    assert caught.value.field == "destination"
+    assert caught.value.remedy
+
+
+def test_a_pod_of_the_other_family_alone() -> None:
+    old = Sender("shop/web", 7, POD, HOST, ("10.0.1.5",))
+    with pytest.raises(InvalidFilter, match="no address of the sender's family"):
+        destination_of("shop/six", lambda pod: KNOWN.get(pod, ()), old)
 
 
 def test_a_family_that_the_pod_lacks() -> None:
