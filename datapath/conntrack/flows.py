@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Protocol
 
 from datapath import layout
+from datapath.conntrack.translations import translations_of
 from datapath.errors import InvalidFilter
 from datapath.events import words
 from datapath.events.filters import Names, pod_name, port_number, protocol_number, range_of
-from datapath.layout import STATE_WORDS, Flow, FlowKey, NatKey, Path, address_text
+from datapath.layout import STATE_WORDS, Flow, FlowKey, Path, address_text
 from datapath.maps import MapLike
 from datapath.view.model import End, FlowFacts, Selection, Way
 from datapath.view.select import select
@@ -70,25 +71,9 @@ def flush(
         value = flows.lookup(key)
         if value is not None and flows.delete(key):
             deleted += 1
-            for one in translations_of(FlowKey.unpack(key), Flow.unpack(value)):
+            for one in translations_of(key, value):
                 nat.delete(one)
     return deleted
-
-
-def translations_of(key: FlowKey, flow: Flow) -> Iterator[bytes]:
-    """Keys in `nat` that belong to a masqueraded connection."""
-    if not flow.flags & layout.FLOW_NAT:
-        return
-    for path, ends in (
-        (flow.from_low, (key.low, key.high, key.low_port, key.high_port)),
-        (flow.from_high, (key.high, key.low, key.high_port, key.low_port)),
-    ):
-        if path.flags & layout.PATH_NAT:
-            source, destination, source_port, destination_port = ends
-            yield NatKey(source, destination, source_port, destination_port, key.protocol, layout.NAT_OUT).pack()
-            yield NatKey(
-                destination, path.nat_address, destination_port, path.nat_port, key.protocol, layout.NAT_IN
-            ).pack()
 
 
 def _matching(

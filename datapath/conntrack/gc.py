@@ -7,7 +7,10 @@ and deletes what has expired in each before it reads the next.
 A packet may bring an entry back to life between reading and deleting, after a silence of its whole lifetime and within
 the milliseconds that a batch takes. A flow lost so is decided anew when its next packet comes: policy is asked again
 and its counters begin at 0, no packet is lost. A masqueraded connection would get another port, which its other end
-would not understand: so entries of `nat` are looked at once more, each right before it goes.
+would not understand: so masqueraded flows, and entries of `nat`, are looked at once more, each right before it goes.
+
+Translations go with their flow. By themselves they would hold their port for as long as an open connection may be
+silent.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Final
 
 from datapath.conntrack.scan import Expiry, FlowKind, census, chosen, column, holders, kinds
+from datapath.conntrack.translations import NAT_FLAG_AT, translations_of
 from datapath.errors import BpfError
-from datapath.layout import Flow, Fragment, Nat
+from datapath.layout import FLOW_NAT, Flow, Fragment, Nat
 from datapath.maps import MapLike
 
 BATCH: Final = 4096
@@ -122,8 +127,11 @@ class Collector:
         self._wake: Callable[[], None] = lambda: None
         self.interval_s = SHORTEST_S
         self.last = Pass()
-        # Since the start, by (map, "expired" | "forgotten").
-        self.deleted: Counter[tuple[str, str]] = Counter()
+        # Since the start, by map and reason; "released": translations that went with their flow. No key is added later:
+        # others read it meanwhile.
+        self.deleted: Counter[tuple[str, str]] = Counter(
+            {(name, why): 0 for name in ("flows", "nat", "fragments") for why in ("expired", "forgotten", "released")}
+        )
         self.passes = 0
         self.seconds = 0.0
         # Why the last pass failed; empty: it did not.
@@ -208,21 +216,50 @@ class Collector:
         key_size, value_size = flows.key_size, flows.value_size
         seen: Counter[FlowKind] = Counter()
         dead: Counter[FlowKind] = Counter()
-        entries = expired = forgotten = 0
+        entries = expired = forgotten = revived = 0
         for keys, values, count in flows.keys_batches(BATCH):
             mask = expiry.mask(column(values, value_size, _FLOW_EXPIRES_AT, count))
             of = kinds(keys, key_size, values, value_size, count)
             seen.update(census(of))
             entries += count
             if any(mask):
-                over = chosen(of, 1, mask)
-                dead.update(census(over))
-                expired += flows.delete_batch(chosen(keys, key_size, mask), len(over))
+                plain, mask, awake = self._end_masqueraded(keys, values, mask, now_j)
+                revived += awake
+                dead.update(census(chosen(of, 1, mask)))
+                expired += len(mask) - mask.count(0) - (len(plain) - plain.count(0)) + _delete(flows, keys, plain)
             if gone:
                 forgotten += _delete(flows, keys, _marked(count, mask, gone, ((keys, key_size, (0, 16)),)))
         seen.subtract(dead)
-        table = Table(entries - expired - forgotten, expired, forgotten, 0, flows.max_entries)
+        table = Table(entries - expired - forgotten, expired, forgotten, revived, flows.max_entries)
         return table, +seen, +dead
+
+    def _end_masqueraded(self, keys: bytes, values: bytes, mask: bytes, now_j: int) -> tuple[bytes, bytes, int]:
+        """Deletes those of the expired flows that are masqueraded, with their translations.
+
+        Returns masks of the others, and of all but those that have come back to life; and how many these are."""
+        key_size, value_size = self._flows.key_size, self._flows.value_size
+        numbers = [
+            number
+            for number in compress(range(len(mask)), mask)
+            if values[number * value_size + NAT_FLAG_AT] & FLOW_NAT
+        ]
+        if not numbers:
+            return mask, mask, 0
+        plain, over = bytearray(mask), bytearray(mask)
+        translations: list[bytes] = []
+        revived = 0
+        for number in numbers:
+            plain[number] = 0
+            key = keys[number * key_size : (number + 1) * key_size]
+            value = self._flows.lookup(key)
+            if value is not None and not _has_come(value, _FLOW_EXPIRES_AT, now_j):
+                over[number] = 0
+                revived += 1
+            elif value is not None and self._flows.delete(key):
+                translations += translations_of(key, value)
+        if translations:
+            self.deleted["nat", "released"] += self._nat.delete_batch(b"".join(translations), len(translations))
+        return bytes(plain), bytes(over), revived
 
     def _collect_nat(self, now_j: int, gone: list[bytes]) -> Table:
         nat, expiry = self._nat, Expiry(now_j)

@@ -12,7 +12,7 @@ from datapath import layout
 from datapath.conntrack.gc import LONGEST_S, SHORTEST_S, Collector, Pass, Table, next_interval
 from datapath.conntrack.scan import FlowKind
 from datapath.errors import BpfRefused
-from datapath.layout import Flow, FlowKey, Fragment, FragmentKey, Nat, NatKey, address_bytes
+from datapath.layout import Flow, FlowKey, Fragment, FragmentKey, Nat, NatKey, Path, address_bytes
 from datapath.maps import InnerMap
 from tests.contract.maps.conftest import MakeMap
 
@@ -146,6 +146,40 @@ def test_a_masqueraded_connection_that_wakes_up_in_between_is_kept(world: World)
     collector = Collector(world.flows, nat, world.fragments, now_j=lambda: NOW, fragment_j=1)  # type: ignore[arg-type]
     done = collector.collect()
     assert done.tables["nat"] == Table(2, 0, 0, 2, 16384)
+
+
+def masqueraded_flow(world: World, pod: str, port: int, ends_in: int) -> bytes:
+    """With translations that would live for hours."""
+    world.masqueraded(pod, port, ends_in=HZ * 20000)
+    key = FlowKey(address_bytes(pod), address_bytes(WEB), port, 443, TCP)
+    path = Path(flags=layout.PATH_NAT, nat_address=address_bytes("198.51.100.1"), nat_port=40000 + port)
+    flow = Flow((world.now_j + ends_in) & 0xFFFFFFFF, state=3, flags=layout.FLOW_NAT, from_low=path)
+    world.flows.update(key.pack(), flow.pack())
+    return key.pack()
+
+
+def test_translations_go_with_their_flow(world: World) -> None:
+    closed, alive = masqueraded_flow(world, POD, 1, -1), masqueraded_flow(world, POD, 2, 10)
+    plain = world.flow(OTHER, WEB, 3, -1)
+    done = world.collector.collect()
+    assert [world.flows.lookup(key) is not None for key in (closed, alive, plain)] == [False, True, False]
+    assert done.tables["flows"] == Table(1, 2, 0, 0, 16384)
+    assert done.tables["nat"] == Table(2, 0, 0, 0, 16384)
+    assert world.collector.deleted["nat", "released"] == 2
+    assert done.expired == {FlowKind("tcp", 4, "closing"): 1, FlowKind("tcp", 4, "open"): 1}
+
+
+def test_a_masqueraded_flow_that_wakes_up_in_between_is_kept_whole(world: World) -> None:
+    key = masqueraded_flow(world, POD, 1, -1)
+    lost = world.flow(OTHER, WEB, 3, -1)
+    flows = Meddling(world.flows, lambda: (masqueraded_flow(world, POD, 1, 10), world.flow(OTHER, WEB, 3, 10)))
+    collector = Collector(flows, world.nat, world.fragments, now_j=lambda: NOW, fragment_j=1)  # type: ignore[arg-type]
+    done = collector.collect()
+    assert world.flows.lookup(key) is not None
+    assert done.tables["flows"].revived == 1
+    assert done.tables["nat"].entries == 2
+    assert done.alive == {FlowKind("tcp", 4, "closing"): 1}
+    assert world.flows.lookup(lost) is None, "the harm that is put up with: it is decided anew"
 
 
 def test_what_disappears_in_between_is_no_error(world: World) -> None:
