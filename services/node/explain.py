@@ -19,7 +19,8 @@ def node_findings(pool: LocalPool, connections: Mapping[str, FollowState]) -> li
     counts = pool.counts()
     usable = sum(one.available for one in counts if not one.unusable)
     cooling = sum(one.cooling for one in counts)
-    findings = [_pool_finding(usable, cooling, pool.pending(), bool(counts))]
+    own = bool(counts) and not any(one.interface.mac for one in counts)
+    findings = [_pool_finding(usable, cooling, pool.pending(), bool(counts), own)]
     remedy = "look at `ip link` for its MAC; the cloud may still be attaching it, or the guest may not see it"
     findings += [
         Finding(_PROBLEM, "interface", f"{one.interface.id} carries no new pods: {one.unusable}", remedy)
@@ -53,7 +54,8 @@ def pod_findings(
     troubled = {one.address: one for one in pool.problems()}
     for one in found:
         lease, endpoint = one.lease, one.endpoint
-        text = f"{lease.pod or lease.owner} has {lease.address} by {lease.interface_id}, on {endpoint.host_device}"
+        held = " and ".join(endpoint.addresses)
+        text = f"{lease.pod or lease.owner} has {held} by {lease.interface_id}, on {endpoint.host_device}"
         findings.append(Finding(_OK, "lease", text))
         try:
             endpoints.check(endpoint)
@@ -66,7 +68,8 @@ def pod_findings(
     return findings
 
 
-def _pool_finding(usable: int, cooling: int, pending: int, known: bool) -> Finding:
+def _pool_finding(usable: int, cooling: int, pending: int, known: bool, own: bool) -> Finding:
+    """:param own: the pool is a range of the node's own, which does not grow."""
     if usable:
         return Finding(_OK, "lease", f"{usable} addresses are free: the next pod gets one at once")
     if not known:
@@ -78,7 +81,11 @@ def _pool_finding(usable: int, cooling: int, pending: int, known: bool) -> Findi
         )
     if cooling:
         text = f"no address is free, {cooling} cool down and are free soon; {pending} pods wait"
-        return Finding(_WAITING, "lease", text, "wait, lower cooldown_s, or raise the node's pre_allocate")
+        more = "give the node a larger range (pod_cidrs)" if own else "raise the node's pre_allocate"
+        return Finding(_WAITING, "lease", text, f"wait, lower cooldown_s, or {more}")
+    if own:
+        text = f"every address of the node's range is in use; {pending} pods wait"
+        return Finding(_PROBLEM if pending else _WAITING, "lease", text, "give the node a larger range (pod_cidrs)")
     return Finding(
         _PROBLEM if pending else _WAITING,
         "lease",

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import structlog
 
@@ -23,6 +25,10 @@ from services.runtime.watch import Topic
 
 # What is watched: nodes under their name, endpoints under node and id, which no node's name can be taken for.
 Fact = Node | Endpoint
+
+
+# A fleet that registers anew compares each node's ranges with all others.
+_network = lru_cache(maxsize=65536)(ip_network)
 
 
 def node_key(name: str) -> str:
@@ -110,9 +116,21 @@ class Registry:
             node = replace(announced, state=NodeState.READY, registered_at=registered_at, heartbeat_at=now)
             if known is None or _told(known) != _told(node):
                 await self._write_node(node)
+                self._warn_of_overlaps(node)
                 self._log.info("node registered" if known is None else "node changed", node=node.name)
             self._heard(node.name)
         return session
+
+    def _warn_of_overlaps(self, node: Node) -> None:
+        """Two nodes that lease from one range give two pods one address. It is said and not refused: one of them may be
+        gone for good, and only its administrator knows."""
+        for range_ in map(_network, node.pod_cidrs):
+            for other in self._nodes.values():
+                if other.name != node.name and any(_overlap(range_, one) for one in map(_network, other.pod_cidrs)):
+                    self._log.error(
+                        "two nodes have one range of addresses", node=node.name, other=other.name, range=str(range_),
+                        remedy="give each node a range of its own; delete the node that is gone",
+                    )  # fmt: skip
 
     async def heartbeat(self, session: Session) -> None:
         """The node lives. Raises SessionReplaced."""
@@ -319,6 +337,11 @@ class Registry:
 def _same(known: Endpoint | None, told: Endpoint) -> bool:
     """Whether a node tells what is known; the number is not its business."""
     return known is not None and replace(known, identity=0) == told
+
+
+def _overlap(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    # Never of different families, which `overlaps` does not take.
+    return type(one) is type(other) and one.overlaps(other)
 
 
 def _told(node: Node) -> Node:

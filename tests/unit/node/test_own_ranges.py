@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from datapath.testing import FakeRouting
 from ipam.journal import Journal, Owner
 from ipam.local import LocalPool
+from ipam.model import Level
 from ipam.ranges import PodRanges, parse
 from services.node.clients import registry_endpoint
+from services.node.explain import node_findings, pod_findings
 from services.node.handlers import _endpoint
 from services.node.network import Network
 from services.node.pods import Attached, Pods
@@ -156,3 +158,19 @@ def test_settings_make_ranges_canonical_and_need_no_cloud() -> None:
 def test_settings_that_cannot_be_are_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Settings(name="n", **given)
+
+
+def test_what_a_used_up_range_needs_is_said(memory_node, own: OwnNode) -> None:
+    own.hold(["10.1.0.0/30", "fd00:1::/64"])
+    memory_node.ask("ADD", args="K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
+    code, error = memory_node.ask("ADD", "c2")
+    assert (code, error["code"]) == (1, 11)
+    assert "pod_cidrs" in error["details"]
+    [finding, *_] = node_findings(memory_node.pool, {})
+    assert (finding.level, "pod_cidrs" in finding.remedy) == (Level.PROBLEM, True)
+    found = pod_findings(memory_node.pods.attached(), memory_node.pool, memory_node.endpoints, "shop/web")
+    assert found is not None
+    assert "10.1.0.2 and fd00:1::a01:2 by 10.1.0.0/30" in found[0].message
+    memory_node.ask("DEL")
+    [finding, *_] = node_findings(memory_node.pool, {})
+    assert "larger range" in finding.remedy

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.registry.errors import NodeAlive, NotFound, SessionReplaced
 from services.registry.identities import Identities
@@ -352,3 +353,15 @@ async def test_endpoints_of_an_older_release_get_their_identity_at_the_start(wor
     assert identity_of(world, "node-1", "a") == 256
     assert [one.identity for one in (await world.store.load()).endpoints] == [256]
     assert session.node == "node-1"
+
+
+async def test_two_nodes_with_one_range_are_named(world: World) -> None:
+    with capture_logs() as logs:
+        await world.registry.open(Node("node-1", pod_cidrs=("10.1.0.0/24", "fd00:1::/64")))
+        await world.registry.open(Node("node-1", pod_cidrs=("10.1.0.0/24", "fd00:1::/64"), labels={"rack": "7"}))
+        await world.registry.open(Node("node-2", pod_cidrs=("10.1.1.0/24", "fd00:2::/64")))
+        assert not [line for line in logs if line["log_level"] == "error"]
+        await world.registry.open(Node("node-3", pod_cidrs=("10.1.0.128/25",)))
+    [line] = [line for line in logs if line["log_level"] == "error"]
+    assert (line["node"], line["other"], line["range"]) == ("node-3", "node-1", "10.1.0.128/25")
+    assert line["remedy"]
