@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Final
 
 from datapath import layout
+from datapath.config import DatapathConfig, Timeouts
 from datapath.layout import address_bytes, mac_bytes
-from datapath.loader import links, maps, objects
+from datapath.loader import legacy, links, maps, objects
 from datapath.loader.clock import tick_rate
 from datapath.loader.maps import Map
 from datapath.loader.pins import remove as remove_pins
@@ -50,14 +51,15 @@ class Node:
 
     def __enter__(self) -> Node:
         with self._stack as undo:
-            hz = tick_rate()
+            hz, usual = tick_rate(), DatapathConfig()
+            times = {f"{name[:-2]}_j": round(getattr(usual.timeouts, name) * hz) for name in Timeouts.__slots__}
             config = layout.Config(
                 hz=hz, node_number=1, tunnel_ifindex=0,
                 flags=layout.CONFIG_IPV4 | layout.CONFIG_IPV6 | layout.CONFIG_MASQUERADE4 | layout.CONFIG_MASQUERADE6,
-                tcp_open_j=8000 * hz, tcp_opening_j=60 * hz, tcp_closing_j=10 * hz, other_open_j=180 * hz,
-                other_opening_j=30 * hz, fragment_j=30 * hz, recheck_j=hz, nat_port_low=32768, nat_port_high=65535,
+                recheck_j=round(usual.recheck_s * hz), nat_port_low=usual.nat_ports[0],
+                nat_port_high=usual.nat_ports[1],
                 host_mac=mac_bytes(HOST_MAC), tunnel_mac=mac_bytes(HOST_MAC), gateway4=address_bytes(NODE),
-                gateway6=address_bytes(NODE6),
+                gateway6=address_bytes(NODE6), **times,
             )  # fmt: skip
             sizes = {"flows": FLOWS, "nat": FLOWS}
             undo.callback(remove_pins, self._pins)
@@ -82,26 +84,28 @@ class Node:
         self._stack.close()
 
     def attach(self) -> None:
-        """To the pods' devices and the one that leads out."""
+        """As the daemon does: filters at the pods' devices, links at the one that leads out."""
         with self._world.inside("node"):
-            for device, ingress, egress in (
-                (A.device, "from_pod", "to_pod"),
-                (B.device, "from_pod", "to_pod"),
-                ("ens0", "from_device", "to_device"),
-            ):
-                ifindex = self._world.ifindex("node", device)
-                for name, inward in ((ingress, True), (egress, False)):
-                    attachment = links.attach_tcx(self.programs[name], ifindex, inward)
-                    self._stack.callback(attachment.detach)
+            for pod in (A, B):
+                index = self._world.ifindex("node", pod.device)
+                for name, ingress in (("from_pod", True), ("to_pod", False)):
+                    self._stack.callback(self._take_off, legacy.attach(self.programs[name], index, ingress))
+            out = self._world.ifindex("node", "ens0")
+            for name, ingress in (("from_device", True), ("to_device", False)):
+                self._stack.callback(links.attach_tcx(self.programs[name], out, ingress).detach)
+
+    def _take_off(self, attachment: links.Attachment) -> None:
+        with self._world.inside("node"):
+            attachment.detach()
 
     def _fill(self) -> None:
-        self.maps["runtime"].update(
-            _KEY,
-            layout.Runtime(
-                generation=1, trace_every=0, flow_events=1, drop_events_per_tick=16, verdict_events=1,
-                icmp_errors_per_tick=16,
-            ).pack(),
+        usual = DatapathConfig()
+        runtime = layout.Runtime(
+            generation=1, trace_every=usual.trace_every, flow_events=usual.flow_events,
+            drop_events_per_tick=usual.drop_events_per_tick, verdict_events=usual.verdict_events,
+            icmp_errors_per_tick=usual.icmp_errors_per_tick,
         )  # fmt: skip
+        self.maps["runtime"].update(_KEY, runtime.pack())
         for pod in (A, B):
             ifindex = self._world.ifindex("node", pod.device)
             target = layout.Target(
