@@ -58,6 +58,8 @@ class DatapathConfig:
     :ivar masquerade_file: of the ip-masq-agent's format; None: `cluster_cidrs` alone.
     :ivar recheck_s: how long a next hop is used without asking the kernel's tables again.
     :ivar trace_every: of so many forwarded packets, one is told of as an event; 0: none.
+    :ivar prefilter: drop packets of denied sources in XDP.
+    :ivar sockmap_cgroup: local TCP of this cgroup goes from socket to socket.
     :ivar drop_events_per_tick: events of one drop reason that a CPU may send in a jiffy.
     """
 
@@ -79,6 +81,8 @@ class DatapathConfig:
     trace_every: int = 0
     flow_events: bool = False
     verdict_events: bool = False
+    prefilter: bool = False
+    sockmap_cgroup: Path | None = None
     drop_events_per_tick: int = 10
     icmp_errors_per_tick: int = 10
 

@@ -1,8 +1,8 @@
 """The programs of a node: loaded with its constants, attached to its devices, replaced in place.
 
 Pods' devices get direct-action filters: attaching those takes 0.3 ms, a TCX link 8 ms (a grace period), of which a pod
-start would wait for two. A filter goes with its device, and needs no pin. External devices and the overlay get pinned TCX
-links, where the kernel has them.
+start would wait for two. A filter goes with its device, and needs no pin. External devices and the overlay get pinned
+TCX links, where the kernel has them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class NodePrograms:
         self._sizes = dict(sizes)
         self._folder = folder
         self._lock = threading.RLock()
-        self._loaded: list[Loaded] = []
         self._programs: dict[str, Program] = {}
         self._maps: dict[str, Map] = {}
         self._pods: dict[int, str] = {}
@@ -89,15 +88,24 @@ class NodePrograms:
                 for one in loaded:
                     one.close()
                 raise
-            former, self._loaded = self._loaded, loaded
+            former = list(self._programs.values())
             self._programs = {name: program for one in loaded for name, program in one.programs.items()}
-            self._maps = {name: found for one in loaded for name, found in one.maps.items()}
+            self._keep_maps(loaded)
             self._replace_all()
             settled = sum(one.settle() for one in loaded)
             pins.pin_programs(self._root, self._programs)
-            for one in former:
-                one.close()
+            for program in former:
+                program.close()
             return settled
+
+    def _keep_maps(self, loaded: Collection[Loaded]) -> None:
+        """Others hold on to the maps of the first load; those of later ones are the same in the kernel."""
+        for one in loaded:
+            for name, found in one.maps.items():
+                if name in self._maps:
+                    found.close()
+                else:
+                    self._maps[name] = found
 
     def attach_pod(self, index: int, device: str) -> None:
         """Idempotent. Raises BpfRefused."""
@@ -142,9 +150,12 @@ class NodePrograms:
                 for attachment in one.attachments.values():
                     attachment.close()
             self._devices.clear()
-            for loaded in self._loaded:
-                loaded.close()
-            self._loaded.clear()
+            for program in self._programs.values():
+                program.close()
+            for found in self._maps.values():
+                found.close()
+            self._programs.clear()
+            self._maps.clear()
 
     def _attach_device(self, name: str, index: int, *, overlay: bool) -> None:
         one = self._devices.setdefault(name, _Device(index, overlay, {}))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, IPvAnyNetwork, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from datapath.config import BPF_DIR, RoutingMode
 from ipam import ranges
 from ipam.local import Choice
 from services.runtime.addresses import SOCKET_PATH_BYTES, parse_listen
@@ -27,6 +27,65 @@ class WatermarkSettings(BaseModel):
     max_above_watermark: int = Field(0, ge=0, le=4096, description="surplus that is not released")
 
 
+class TimeoutSettings(BaseModel):
+    """How long connections without packets are remembered, in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tcp_open_s: float = Field(21600, ge=1, le=604800, description="TCP, both ends have spoken")
+    tcp_opening_s: float = Field(60, ge=1, le=604800, description="TCP, one end has spoken")
+    tcp_closing_s: float = Field(10, ge=1, le=604800, description="TCP, both ends have ended, or one has reset")
+    other_open_s: float = Field(120, ge=1, le=604800, description="other protocols, both ends have spoken")
+    other_opening_s: float = Field(30, ge=1, le=604800, description="other protocols, one end has spoken")
+    fragment_s: float = Field(30, ge=1, le=604800, description="ports of a datagram in pieces")
+
+
+class DatapathSettings(BaseModel):
+    """What carries pods' packets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["ebpf", "kernel"] = Field("ebpf", description="ebpf: our programs; kernel: its plain routing alone")
+    bpf_dir: Path = Field(BPF_DIR, description="on a bpffs; what outlives the daemon is pinned there")
+    routing: RoutingMode = Field(RoutingMode.NATIVE, description="how pods of other nodes are reached")
+    ipv6: bool = Field(True, description="let IPv6 packets of pods pass")
+    devices: list[str] = Field([], description="external devices, wildcards allowed; empty: found by their routes")
+    endpoint_routes: bool = Field(False, description="reach local pods by the node's routes, past its own filters")
+    masquerade: bool = Field(False, description="give IPv4 packets that leave the cluster the node's address")
+    masquerade6: bool = Field(False, description="the same for IPv6")
+    masquerade_ports: str = Field("1024-29999", description="ports that masqueraded packets leave from")
+    masquerade_file: Path | None = Field(None, description="ranges not to masquerade to, as of the ip-masq-agent")
+    cluster_cidrs: list[IPvAnyNetwork] = Field([], description="ranges that are never masqueraded to")
+    stack_cidrs: list[IPvAnyNetwork] = Field([], description="ranges that the node's stack handles, as of services")
+    tunnel_port: int = Field(8472, ge=1, le=65535, description="UDP port of the overlay")
+    recheck_s: float = Field(1.0, gt=0, le=60, description="how long a next hop is used without asking the kernel")
+    map_ratio: float = Field(0.0025, gt=0, le=0.2, description="part of memory that connections may take")
+    map_entries: dict[str, int] = Field({}, description="sizes of the maps flows, nat, fragments; else from memory")
+    timeouts: TimeoutSettings = Field(
+        default_factory=lambda: TimeoutSettings.model_validate({}), description="of connections"
+    )
+    trace_every: int = Field(0, ge=0, description="tell of one in so many forwarded packets; 0: none")
+    flow_events: bool = Field(False, description="tell of connections that begin and end")
+    verdict_events: bool = Field(False, description="tell of every verdict of a policy")
+    prefilter: bool = Field(False, description="attach the XDP prefilter to external devices")
+    sockmap_cgroup: Path | None = Field(None, description="speed up local TCP of this cgroup; unset: off")
+
+    @field_validator("masquerade_ports")
+    @classmethod
+    def _ports(cls, value: str) -> str:
+        low, _, high = value.partition("-")
+        if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
+            raise ValueError("expected FIRST-LAST, such as 1024-29999")
+        return value
+
+    @field_validator("bpf_dir")
+    @classmethod
+    def _bpf_dir(cls, value: Path) -> Path:
+        if not value.is_absolute():
+            raise ValueError("expected an absolute path")
+        return value
+
+
 class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PLIMSOLL_NODE_")
 
@@ -35,7 +94,7 @@ class Settings(ServiceSettings):
     cloud: Literal["aws", "azure", "alibaba"] = Field("aws", description="whose addresses")
     instance_type: str = Field("", description="told to the registry; IPAM learns it from the cloud")
     zone: str = Field("", description="told to the registry")
-    addresses: list[IPv4Address] = Field([], description="this node's own addresses; empty: found in the kernel")
+    addresses: list[IPvAnyAddress] = Field([], description="this node's own addresses; empty: found in the kernel")
     labels: dict[str, str] = Field({}, description="labels of this node")
 
     state_dir: Path = Field(Path("/var/lib/plimsoll"), description="folder of the journal")
@@ -50,6 +109,9 @@ class Settings(ServiceSettings):
         [], description="this node's own ranges for pods, instead of ipam: one of IPv4, one of IPv6, or one of each"
     )
 
+    datapath: DatapathSettings = Field(
+        default_factory=lambda: DatapathSettings.model_validate({}), description="what carries pods' packets"
+    )
     mtu: int = Field(0, description="MTU of pods in bytes, 576 to 65535; 0: that of the pod's cloud interface")
     cooldown_s: float = Field(30.0, ge=0, le=3600, description="rest of an address between two pods, in seconds")
     choice: Choice = Field(Choice.PACK, description="pack: fill one interface after the other; spread: the emptiest")

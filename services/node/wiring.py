@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -16,19 +16,25 @@ import grpc
 from prometheus_client import REGISTRY
 
 from datapath.endpoints.wiring import KernelEndpoints
+from datapath.events.hub import EventHub
 from datapath.identities.model import ClusterState
+from datapath.loader.ringbuf import RingReader
 from datapath.routes.kernel import KernelRouting
+from datapath.service import Datapath
+from datapath.view.kernel import KernelView, NodeNames
 from ipam.journal import Journal
 from ipam.local import LocalPool
 from ipam.ranges import PodRanges
 from services.api.ipam.v1 import ipam_pb2
-from services.api.node.v1 import node_pb2_grpc
+from services.api.node.v1 import datapath_pb2_grpc, node_pb2_grpc
 from services.api.registry.v1 import registry_pb2
 from services.node.clients import Connection, IpamClient, RegistryClient, Signal, registry_endpoint
 from services.node.cluster import Cluster
 from services.node.cni import CniHandler, CniServer
+from services.node.datapath import DatapathRunner, PodNames, config_of
+from services.node.datapath_handlers import DatapathHandlers
 from services.node.handlers import NodeHandlers
-from services.node.metrics import NodeCollector
+from services.node.metrics import ConntrackCollector, NodeCollector
 from services.node.network import Network, settle
 from services.node.pods import Pods
 from services.node.settings import Settings
@@ -44,25 +50,35 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     version = metadata.version("plimsoll")
     signal = Signal()
     journal = await life.enter(Journal(settings.state_dir / "node.db"))
+    names = PodNames(lambda: pods.attached())
+
+    def changed() -> None:
+        names.forget()
+        signal.fire()
+
     pool = LocalPool(
         journal,
         SystemClock(),
         boot_id=_boot_id(),
         cooldown_s=settings.cooldown_s,
         choice=settings.choice,
-        on_change=signal.fire,
+        on_change=changed,
     )
-    endpoints, routing = KernelEndpoints(), KernelRouting()
+    datapath = await _datapath(settings, life)
+    endpoints, routing = KernelEndpoints(datapath.pods if datapath is not None else None), KernelRouting()
     network = Network(routing, pool, interval_s=settings.reconcile_interval_s)
     mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
     ranges = settings.pod_ranges
     address6_of = ranges.address6_of if ranges is not None else lambda _: ""
     pods = Pods(pool, endpoints, mtu_of=mtu_of, address6_of=address6_of, wait_s=settings.address_wait_s)
     await asyncio.to_thread(_restore, endpoints, network, pods, ranges)
+    if datapath is not None:
+        await asyncio.to_thread(datapath.pods.keep, {one.endpoint.host_device for one in pods.attached()})
 
     connections: list[Connection] = []
     cluster: Cluster | None = None
-    server = GrpcServer(settings, policy={"/plimsoll.node.v1.NodeService/*": allow()})
+    served = ["NodeService"] if datapath is None else ["NodeService", "DatapathService"]
+    server = GrpcServer(settings, policy={f"/plimsoll.node.v1.{one}/*": allow() for one in served})
     handlers = NodeHandlers(
         settings.name,
         version,
@@ -74,11 +90,21 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         identity_of=lambda owner: cluster.identity_of((settings.name, owner)) if cluster is not None else 0,
     )
     server.add(node_pb2_grpc.add_NodeServiceServicer_to_server, handlers, "plimsoll.node.v1.NodeService")
+    runner = DatapathRunner(datapath, interval_s=settings.reconcile_interval_s) if datapath is not None else None
+    if datapath is not None and runner is not None:
+        view = await _view(datapath, runner, names, life)
+        server.add(
+            datapath_pb2_grpc.add_DatapathServiceServicer_to_server,
+            DatapathHandlers(view),
+            "plimsoll.node.v1.DatapathService",
+        )
     await life.enter(server)
     await life.enter(_collected(NodeCollector(pool, lambda: connections)))
     await life.enter(CniServer(settings.cni_socket, CniHandler(pods, pool)))
     life.defer(_nobody_waits(pool))
     life.spawn("network", network.run)
+    if runner is not None:
+        life.spawn("datapath", runner.run)
     life.spawn("settle", lambda: settle(pool))
 
     if settings.ipam:
@@ -100,15 +126,39 @@ async def build(settings: Settings, life: Lifecycle) -> None:
             endpoints=lambda: [registry_endpoint(settings.name, one) for one in pods.attached()],
             changed=signal.subscribe(),
             heartbeat_s=settings.heartbeat_interval_s,
-            take=_know,
+            take=runner.take if runner is not None else _know,
         )
         cluster = registry.cluster
         connections.append(registry)
         life.spawn("registry", registry.run)
 
 
+async def _datapath(settings: Settings, life: Lifecycle) -> Datapath | None:
+    """The programs, in force for all pods that a former life left; None: the kernel's plain routing carries them."""
+    if settings.datapath.mode == "kernel":
+        return None
+    datapath = Datapath(config_of(settings.datapath), settings.name)
+    await asyncio.to_thread(datapath.start)
+    await life.enter(closing(datapath))
+    await life.enter(_collected(ConntrackCollector(datapath.collector)))
+    return datapath
+
+
+async def _view(datapath: Datapath, runner: DatapathRunner, names: PodNames, life: Lifecycle) -> KernelView:
+    maps = datapath.programs.maps
+    records = RingReader(maps["events"], maps["lost_events"])
+    await life.enter(closing(records))
+    hub = await life.enter(EventHub(records))
+    known = NodeNames(datapath, names.of, runner.elsewhere)
+    view = KernelView(
+        datapath, hub, known, pod_of=names.of, pods_elsewhere=runner.elsewhere, prefilter=datapath.prefilter
+    )
+    await life.enter(closing(view))
+    return view
+
+
 @contextmanager
-def _collected(collector: NodeCollector) -> Iterator[None]:
+def _collected(collector: ConntrackCollector | NodeCollector) -> Iterator[None]:
     REGISTRY.register(collector)
     try:
         yield
@@ -176,4 +226,5 @@ def registry_node(settings: Settings, version: str, routing: KernelRouting) -> r
         zone=settings.zone,
         version=version,
         pod_cidrs=settings.pod_cidrs,
+        routing_mode=str(settings.datapath.routing),
     )

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from datapath.loader import bpffs
 from ipam.journal import Journal
 from ipam.model import AddressState, PoolInterface
 
@@ -66,6 +67,11 @@ def build_plugin() -> Path:
     return PLUGIN
 
 
+def build_programs() -> None:
+    """The eBPF objects, built if they are not up to date."""
+    subprocess.run(["make", "-s", "-C", str(ROOT / "bpf")], check=True)
+
+
 class Bed:
     """Namespaces with a tag of their own; all are gone when the block is left."""
 
@@ -78,6 +84,9 @@ class Bed:
 
     def __enter__(self) -> Bed:
         build_plugin()
+        build_programs()
+        # `ip netns exec` gives each command a /sys of its own: pins have to lie elsewhere.
+        bpffs.mount(self.folder / "bpf")
         self.router = self.namespace("router")
         for name in ("ip_forward", "conf/all/rp_filter", "conf/default/rp_filter", "conf/default/proxy_arp"):
             self.sysctl(self.router, name, "1")
@@ -90,6 +99,7 @@ class Bed:
             node.kill()
         for name in self.namespaces:
             subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+        bpffs.unmount(self.folder / "bpf")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def namespace(self, name: str) -> str:
@@ -165,7 +175,8 @@ class Node:
         self.log = self.folder / "log"
         self.settings: dict[str, object] = {
             "name": name, "instance_id": f"i-{name}", "state_dir": str(self.folder), "log_format": "json",
-            "cni_socket": str(self.cni_socket), "socket": str(self.socket), **settings,
+            "cni_socket": str(self.cni_socket), "socket": str(self.socket),
+            "datapath.bpf_dir": str(bed.folder / "bpf" / name), **settings,
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
