@@ -55,7 +55,7 @@ struct frame {
     struct address source;
     struct address destination;
     __u32 l4; /* offset of the transport header; 0: none to read */
-    __u8 protocol;
+    __u32 protocol; /* wide, for a structure without gaps: older verifiers refuse to pass what is not filled */
 };
 
 inlined struct prefilter_rule *rule_of_ipv4(const struct frame *frame, const struct prefilter_settings *settings) {
@@ -98,8 +98,14 @@ apart int tell_frame(struct xdp_md *context, const struct frame *frame, __u32 nu
     if (!run || !granted(DROP_PREFILTER, run->drop_events_per_tick, now_j(), &suppressed))
         return 0;
     event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-    if (!event)
+    if (!event) {
+        __u32 zero = 0;
+        __u64 *lost = bpf_map_lookup_elem(&lost_events, &zero);
+
+        if (lost)
+            ++*lost;
         return 0;
+    }
     /* What is not filled in must not leak what the ring held before. */
     __builtin_memset(event, 0, sizeof(*event));
     event->time_ns = bpf_ktime_get_ns();
