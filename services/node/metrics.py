@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from datapath.conntrack.gc import Collector as ConnectionCollector
 from ipam.local import LocalPool
 from services.node.clients import Connection
+from services.node.cluster import Cluster
 
 CNI_SECONDS: Final = Histogram(
     "plimsoll_node_cni_seconds",
@@ -22,11 +23,17 @@ CNI_SECONDS: Final = Histogram(
 
 
 class NodeCollector(Collector):
-    """Addresses by interface and state, waiting pods, connections."""
+    """Addresses by interface and state, waiting pods, connections, what is known of the cluster."""
 
-    def __init__(self, pool: LocalPool, connections: Callable[[], Sequence[Connection]]) -> None:
+    def __init__(
+        self,
+        pool: LocalPool,
+        connections: Callable[[], Sequence[Connection]],
+        cluster: Callable[[], Cluster | None] = lambda: None,
+    ) -> None:
         self._pool = pool
         self._connections = connections
+        self._cluster = cluster
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         addresses = GaugeMetricFamily("plimsoll_node_addresses", "addresses of the pool", labels=["interface", "state"])
@@ -43,6 +50,12 @@ class NodeCollector(Collector):
         for connection in self._connections():
             connected.add_metric([connection.service], 1 if connection.state.connected else 0)
         yield connected
+        cluster = self._cluster()
+        if cluster is not None:
+            nodes, endpoints = cluster.counts()
+            known = "of the cluster, as the registry told it"
+            yield GaugeMetricFamily("plimsoll_node_cluster_nodes", f"nodes {known}", value=nodes)
+            yield GaugeMetricFamily("plimsoll_node_cluster_endpoints", f"pods {known}", value=endpoints)
 
 
 class ConntrackCollector(Collector):

@@ -99,7 +99,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
             "plimsoll.node.v1.DatapathService",
         )
     await life.enter(server)
-    await life.enter(_collected(NodeCollector(pool, lambda: connections)))
+    await life.enter(_collected(NodeCollector(pool, lambda: connections, lambda: cluster)))
     await life.enter(CniServer(settings.cni_socket, CniHandler(pods, pool)))
     life.defer(_nobody_waits(pool))
     life.spawn("network", network.run)

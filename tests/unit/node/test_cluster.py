@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from datapath.identities.model import UNMANAGED, ClusterEndpoint, ClusterNode, ClusterState, EndpointKey
 from services.api.registry.v1 import registry_pb2
 from services.api.watch.v1 import watch_pb2
 from services.node.cluster import Cluster
+from services.node.metrics import NodeCollector
 
 DOUBT_S = 60.0
 
@@ -149,6 +151,14 @@ def test_what_the_registry_says_is_gone_is_gone_also_by_a_snapshot_of_the_same_l
     stream.epoch = "e2"
     assert stream.tell(nodes=("n1",), snapshot=True) is None
     assert set(stream.taken(stream.tell(gone=(("n1", "a"),))).endpoint_changes) == {("n1", "a")}
+
+
+def test_what_is_known_is_counted(stream: Stream, memory_node: Any) -> None:
+    prometheus = CollectorRegistry()
+    prometheus.register(NodeCollector(memory_node.pool, lambda: [], lambda: stream.cluster))
+    stream.taken(stream.tell(pod("a"), pod("b"), nodes=("n1",), snapshot=True))
+    assert prometheus.get_sample_value("plimsoll_node_cluster_nodes") == 1
+    assert prometheus.get_sample_value("plimsoll_node_cluster_endpoints") == 2
 
 
 ids = st.sampled_from("abcd")
