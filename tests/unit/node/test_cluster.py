@@ -155,7 +155,7 @@ def test_what_the_registry_says_is_gone_is_gone_also_by_a_snapshot_of_the_same_l
 
 def test_what_is_known_is_counted(stream: Stream, memory_node: Any) -> None:
     prometheus = CollectorRegistry()
-    prometheus.register(NodeCollector(memory_node.pool, lambda: [], lambda: stream.cluster))
+    prometheus.register(NodeCollector(memory_node.pool, list, lambda: stream.cluster))
     stream.taken(stream.tell(pod("a"), pod("b"), nodes=("n1",), snapshot=True))
     assert prometheus.get_sample_value("plimsoll_node_cluster_nodes") == 1
     assert prometheus.get_sample_value("plimsoll_node_cluster_endpoints") == 2
