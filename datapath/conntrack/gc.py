@@ -5,9 +5,10 @@ LRU maps would else find by throwing out what has not been used for long, alive 
 and deletes what has expired in each before it reads the next.
 
 A packet may bring an entry back to life between reading and deleting, after a silence of its whole lifetime and within
-the milliseconds that a batch takes. A flow lost so is decided anew when its next packet comes: policy is asked again
-and its counters begin at 0, no packet is lost. A masqueraded connection would get another port, which its other end
-would not understand: so masqueraded flows, and entries of `nat`, are looked at once more, each right before it goes.
+the milliseconds that a batch takes. A flow lost so is decided anew when its next packet comes: its counters begin at 0,
+policy is asked again, and if that packet is an answer that policy would not let begin, it is dropped and sent again. A
+masqueraded connection would get another port, which its other end would not understand: so masqueraded flows, and
+entries of `nat`, are looked at once more, each right before it goes.
 
 Translations go with their flow. By themselves they would hold their port for as long as an open connection may be
 silent.
