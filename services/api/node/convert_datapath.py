@@ -9,7 +9,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from datapath.events import words
 from datapath.events.aggregate import Line
 from datapath.events.filters import Filter, Names
-from datapath.events.model import Event
 from datapath.layout import EVENT_DROP, address_text
 from datapath.view import model
 from datapath.view.select import canonical
@@ -198,15 +197,18 @@ def traced(one: model.Traced) -> wire.TraceResponse:
 def event(line: Line, names: Names, wall_offset_ns: int, *, packets: bool) -> wire.DatapathEvent:
     """:param wall_offset_ns: what makes CLOCK_MONOTONIC the time since 1970."""
     one = line.event
+    seconds, nanoseconds = divmod(one.time_ns + wall_offset_ns, 10**9)
     message = wire.DatapathEvent(
-        time=Timestamp(),
+        time=Timestamp(seconds=seconds, nanos=nanoseconds),
         type=words.type_word(one.type),
         hook=words.hook_word(one.hook),
         direction=words.DIRECTIONS.get(one.hook, ""),
         verdict=one.outcome,
         protocol=words.protocol_word(one.protocol),
-        source=_event_end(one, names, source=True),
-        destination=_event_end(one, names, source=False),
+        source=_event_end(names, one.source, one.source_port if one.has_ports else 0, one.source_identity),
+        destination=_event_end(
+            names, one.destination, one.destination_port if one.has_ports else 0, one.destination_identity
+        ),
         device=names.device(one.ifindex),
         device_pod=names.pod_behind(one.ifindex),
         out_device=names.device(one.out_ifindex) if one.out_ifindex else "",
@@ -218,7 +220,6 @@ def event(line: Line, names: Names, wall_offset_ns: int, *, packets: bool) -> wi
         suppressed=line.suppressed,
         various=line.various,
     )
-    message.time.FromNanoseconds(one.time_ns + wall_offset_ns)
     if one.type == EVENT_DROP:
         reason = words.reason_of(one.reason)
         message.reason, message.sentence, message.remedy = reason.word, reason.sentence, reason.remedy
@@ -275,12 +276,5 @@ def _attachments(found: Iterable[model.Attachment]) -> list[wire.Attachment]:
     return [wire.Attachment(hook=one.hook, device=one.device, by=one.by) for one in found]
 
 
-def _event_end(one: Event, names: Names, *, source: bool) -> wire.FlowEnd:
-    packed, port, identity = (
-        (one.source, one.source_port, one.source_identity)
-        if source
-        else (one.destination, one.destination_port, one.destination_identity)
-    )
-    return wire.FlowEnd(
-        address=address_text(packed), port=port if one.has_ports else 0, pod=names.pod_at(packed), identity=identity
-    )
+def _event_end(names: Names, address: bytes, port: int, identity: int) -> wire.FlowEnd:
+    return wire.FlowEnd(address=address_text(address), port=port, pod=names.pod_at(address), identity=identity)

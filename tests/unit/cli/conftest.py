@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import queue
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -161,20 +162,32 @@ class Datapath(datapath_pb2_grpc.DatapathServiceServicer):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def _run(self, coroutine, context):
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
-        except DatapathError as error:
-            fail(context, error)
-
     def _unary(self, handler):
-        return lambda request, context: self._run(handler(request, context), context)
+        def answer(request, context):
+            try:
+                return asyncio.run_coroutine_threadsafe(handler(request, context), self._loop).result(30)
+            except DatapathError as error:
+                fail(context, error)
+
+        return answer
 
     def _stream(self, handler):
         def answer(request, context):
-            messages = handler(request, context)
-            context.add_callback(lambda: asyncio.run_coroutine_threadsafe(messages.aclose(), self._loop))
-            while (message := self._run(anext(messages, None), context)) is not None:
+            messages: queue.Queue[object] = queue.Queue()
+
+            async def read() -> None:
+                try:
+                    async for message in handler(request, context):
+                        messages.put(message)
+                    messages.put(None)
+                except DatapathError as error:
+                    messages.put(error)
+
+            reading = asyncio.run_coroutine_threadsafe(read(), self._loop)
+            context.add_callback(lambda: (reading.cancel(), messages.put(None)))
+            while (message := messages.get()) is not None:
+                if isinstance(message, DatapathError):
+                    fail(context, message)
                 yield message
 
         return answer

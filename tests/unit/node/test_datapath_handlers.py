@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,22 @@ async def test_many_readers_get_the_same_and_go_when_they_like(served: Served) -
         assert len((await stream.read()).events) == 1
         stream.cancel()
     await served.listening(0)
+
+
+async def test_a_flood_leaves_the_daemon_time_for_others(served: Served) -> None:
+    stream = served.stub.Monitor(wire.MonitorRequest())
+    await stream.read()
+    served.view.records.put(*[DROP] * 15_000)
+    began_s, answered = time.monotonic(), 0
+    while time.monotonic() < began_s + 0.5:
+        await served.stub.ListMaps(wire.ListMapsRequest())
+        answered += 1
+    assert answered > 10
+    seen = 0
+    async with asyncio.timeout(30):
+        while seen < 15_000:
+            message = await stream.read()
+            seen += len(message.events) + message.lost
 
 
 async def test_streams_end_with_the_server(served: Served) -> None:
