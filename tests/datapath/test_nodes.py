@@ -249,6 +249,8 @@ def _everything(spaces: Spaces, space: str) -> list[str]:
     for family in ("-4", "-6"):
         for what in (("addr",), ("rule",), ("route", "show", "table", "all"), ("neigh",), ("neigh", "show", "proxy")):
             for one in spaces.show(space, family, *what):
+                if what == ("neigh",) and "PERMANENT" not in one["state"] and "protocol" not in one:
+                    continue  # the kernel learns of whoever speaks to it
                 for noise in ("stats64", "used", "updated", "confirmed", "state", "lladdr", "refcnt", "probes"):
                     one.pop(noise, None)
                 found.append(json.dumps([family, *what, one], sort_keys=True))
