@@ -208,7 +208,7 @@ class ProgramBed:
             ),
             "route add default via 192.0.2.2", "route add default via 2001:db8::2",
             "route add 198.51.100.0/24 via 192.0.2.99", "route add 2001:db8:5::/64 via 2001:db8::99",
-            "route add 198.18.0.0/24 via 192.0.2.2 mtu 1300", "route add 2001:db8:6::/64 via 2001:db8::2 mtu 1300",
+            "route add 198.18.0.0/24 via 192.0.2.2 mtu lock 1300", "route add 2001:db8:6::/64 via 2001:db8::2 mtu lock 1300",
             "route add blackhole 198.18.1.0/24", "route add blackhole 2001:db8:7::/64",
             "route add unreachable 198.18.2.0/24", "route add unreachable 2001:db8:8::/64",
             "route add 198.18.3.0/24 via 192.0.3.2 dev ens1",

@@ -92,7 +92,7 @@ def assert_right(packet: Packet, *, unsummed: bool = False) -> None:
     :param packet: an IP packet. :param unsummed: its UDP has no checksum, and must not have got one."""
     data = _error_data(packet)
     if data is not None:
-        _assert_sums(packet)
+        _assert_sums(packet, data)
         inner = (IPv6 if data[0] >> 4 == 6 else IP)(data)
         whole = inner.plen + 40 if isinstance(inner, IPv6) else inner.len
         if whole <= len(data):
@@ -134,14 +134,18 @@ def _folded(data: bytes | bytearray) -> int:
     return total
 
 
-def _assert_sums(packet: Packet) -> None:
-    """Rebuilt without its checksums and lengths, it has to be the same."""
+def _assert_sums(packet: Packet, quote: bytes | None = None) -> None:
+    """Rebuilt without its checksums and lengths, it has to be the same. A `quote` is taken as it is."""
     raw = bytes(packet)
     _assert_header(raw)
     if (isinstance(packet, IP) and (packet.frag or packet.flags.MF)) or IPv6ExtHdrFragment in packet:
         return
     again = packet.__class__(raw)
     layer: Packet = again
+    if quote is not None:
+        error = next(again[kind] for kind in (ICMP, *ICMP6_ERRORS) if kind in again)
+        error.remove_payload()
+        error.add_payload(Raw(quote))
     while not isinstance(layer, NoPayload):
         for field in ("chksum", "cksum"):
             if field in layer.fields and not isinstance(layer, SCTP):
