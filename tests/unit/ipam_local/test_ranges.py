@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ipam.errors import PoolEmpty
@@ -47,6 +47,7 @@ def test_ipv4_leads_whatever_the_order() -> None:
     assert parse(["fd00:1::/64"]).address6_of("fd00:1::1000") == ""
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(16, 30), st.integers(0, 2**128 - 1), st.integers(0, 96))
 def test_second_addresses_are_in_their_range_and_of_one_pod(number: int, bits4: int, number6: int, bits6: int) -> None:
     range4, range6 = IPv4Network((number, bits4), strict=False), IPv6Network((number6, bits6), strict=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -171,6 +171,7 @@ batches = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(batches)
 def test_changes_lead_from_state_to_state(sequence: list[tuple[Any, ...]]) -> None:
     stream = Stream()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.registry.errors import IdentitiesExhausted
@@ -123,6 +123,7 @@ def test_reserved_numbers_are_given_back_for_nothing(few: Identities) -> None:
     assert len(few) == 0
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.text(), max_size=4), st.dictionaries(st.text(), st.text(), max_size=4))
 def test_digests_are_equal_for_equal_sets_only(one: dict[str, str], other: dict[str, str]) -> None:
     assert (digest(one) == digest(other)) == (one == other)
@@ -141,6 +142,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps)
 def test_no_number_stands_for_two_sets_while_used_or_at_rest(sequence: list[tuple[str, object]]) -> None:
     clock = FakeClock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.registry.errors import InvalidInput
@@ -26,11 +26,13 @@ def walk(listed: Keys, size: int, scope: str = "") -> Keys:
             return seen
 
 
+@settings(deadline=None)
 @given(listed=keys, size=st.integers(1, 7))
 def test_all_pages_together_are_the_whole(listed: Keys, size: int) -> None:
     assert walk(listed, size) == listed
 
 
+@settings(deadline=None)
 @given(listed=keys, removed=st.integers(0, 3), size=st.integers(1, 3))
 def test_what_stays_is_told_once_while_others_go(listed: Keys, removed: int, size: int) -> None:
     first, token = page(listed, size=size, token="")
@@ -78,6 +80,7 @@ def test_a_token_of_another_listing_is_refused() -> None:
         page([("a",), ("b",)], size=1, token=token, scope="node=b")
 
 
+@settings(deadline=None)
 @given(token=st.text(min_size=1))
 def test_no_token_crashes(token: str) -> None:
     with contextlib.suppress(InvalidInput):
