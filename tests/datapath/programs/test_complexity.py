@@ -42,7 +42,7 @@ def test_every_reason_has_a_row() -> None:
     tested = set()
     for path in Path(__file__).parent.glob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "dropped") or (isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "parametrize"):
+            if isinstance(node, ast.Call) and _name(node.func) in ("dropped", "parametrize"):
                 tested |= {_name(one) for argument in node.args for one in ast.walk(argument)}
     assert reasons - tested == ELSEWHERE.keys()
     header = (Path(__file__).parents[3] / "bpf" / "include" / "types.h").read_text()

@@ -1,4 +1,4 @@
-"""What comes by the tunnel and what the node itself sends by it. Which identity leaves by it, paths/ sees on the wire."""
+"""What comes by the tunnel and what the node itself sends by it. The identity that leaves by it, paths/ sees."""
 
 from __future__ import annotations
 
