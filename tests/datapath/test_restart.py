@@ -80,8 +80,9 @@ def test_what_is_missing_on_the_nodes_side_is_put_back(bed: Bed, lone_node: Node
     one, first = lone_node.add("pod0")
     lone_node.stop()
     bed.ip(lone_node.namespace, f"route del {first}/32 metric 0", "rule del priority 5010 from 10.0.0.10")
-    assert not bed.ping(one, "10.0.0.1")
+    assert not bed.ping(lone_node.namespace, first), "programs may do without the route, the node's stack may not"
     lone_node.start()
+    assert bed.ping(lone_node.namespace, first)
     assert bed.ping(one, "10.0.0.1")
 
 
