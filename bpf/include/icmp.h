@@ -28,6 +28,20 @@ inlined void answer_ethernet(__u8 *to, void *data) {
     *(__u16 *)(to + 12) = ethernet->h_proto;
 }
 
+/* Names the tunnel's far end that the packet came from as the one that it goes to. Returns 0, or the kernel's refusal. */
+inlined int turn_tunnel(struct __sk_buff *skb) {
+    struct bpf_tunnel_key key = {}, back = {.tunnel_id = IDENTITY_HOST, .tunnel_ttl = 64};
+
+    if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+        back.remote_ipv4 = key.remote_ipv4;
+        return bpf_skb_set_tunnel_key(skb, &back, sizeof(back), BPF_F_ZERO_CSUM_TX);
+    }
+    if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+        return -1;
+    __builtin_memcpy(back.remote_ipv6, key.remote_ipv6, 16);
+    return bpf_skb_set_tunnel_key(skb, &back, sizeof(back), BPF_F_TUNINFO_IPV6 | BPF_F_ZERO_CSUM_TX);
+}
+
 /* Sends back where it came from. No program of ours looks at it again. */
 inlined int send_back(struct __sk_buff *skb) {
     skb->mark = MARK_DONE;
@@ -61,6 +75,8 @@ inlined int send_error4(struct __sk_buff *skb, struct packet *packet, struct scr
     if (bpf_skb_change_tail(skb, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED4, 0) ||
         bpf_skb_store_bytes(skb, 0, bytes, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED4,
                             BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
+        return SHOT;
+    if (packet->hook == HOOK_FROM_OVERLAY && turn_tunnel(skb))
         return SHOT;
     return send_back(skb);
 }
@@ -105,6 +121,8 @@ inlined int send_error6(struct __sk_buff *skb, struct packet *packet, struct scr
     if (bpf_skb_change_tail(skb, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED6, 0) ||
         bpf_skb_store_bytes(skb, 0, bytes, ETH_HEADER + sizeof(*ip) + sizeof(*icmp) + QUOTED6,
                             BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
+        return SHOT;
+    if (packet->hook == HOOK_FROM_OVERLAY && turn_tunnel(skb))
         return SHOT;
     return send_back(skb);
 }
