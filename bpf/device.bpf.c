@@ -86,6 +86,9 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
             denied(path, packet, reason);
     }
     route_to_pod(target, path);
+    path->mtu = 0; /* it is here: a pod's link takes it, and who is told would not know the masqueraded packet */
+    if (standing.answer && (standing.flow->flags & FLOW_BY_STACK))
+        path->action = ACTION_STACK;
     path->mark = mark_of(MARK_IDENTITY, packet->source_identity);
     reason = remember(skb, packet, key, low, standing.flow, scratch, path, translated ? FLOW_NAT : 0, translated);
     if (reason)
@@ -103,6 +106,8 @@ apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
     struct target *target;
     struct path *path;
     struct nat *entry;
+    struct flow *flow;
+    bool by_stack;
 
     if (!scratch || !run)
         return PASS;
@@ -125,10 +130,15 @@ apart int error_from_outside(struct __sk_buff *skb, struct packet *packet) {
     if (!target || target->kind != TARGET_POD)
         return left_to_node(skb, packet);
     packet->destination_identity = target->identity;
-    if (!related(scratch, inner, packet->now_j))
+    flow = related(scratch, inner, packet->now_j);
+    if (!flow)
         return DROP(DROP_ICMP_UNRELATED);
+    by_stack = flow->flags & FLOW_BY_STACK;
     path = fresh_path(scratch, packet, true, 0, run->generation);
     route_to_pod(target, path);
+    path->mtu = 0;
+    if (by_stack)
+        path->action = ACTION_STACK;
     path->mark = mark_of(MARK_IDENTITY, IDENTITY_WORLD);
     return FORWARD;
 }
@@ -236,8 +246,9 @@ int from_overlay(struct __sk_buff *skb) {
     return from_outside(skb, packet);
 }
 
-/* A pod's packet that the stack sends out by an external device. */
-apart int masquerade_late(struct __sk_buff *skb, struct packet *packet) {
+/* A pod's packet that the stack sends, to a device or to the tunnel. What is of no known flow may have got another
+ * destination there (kube-proxy's services): the answers have to go back by the stack. */
+apart int sent_by_stack(struct __sk_buff *skb, struct packet *packet) {
     if (!packet)
         return SHOT;
     struct target *source = bpf_map_lookup_elem(&addresses, &packet->source), *target;
@@ -245,10 +256,10 @@ apart int masquerade_late(struct __sk_buff *skb, struct packet *packet) {
     struct runtime *run = running();
     __u32 ifindex = skb->ifindex;
     struct standing standing;
+    bool low, masquerade;
     struct device *device;
     struct path *path;
     int reason;
-    bool low;
 
     if (!source || source->kind != TARGET_POD || !scratch || !run)
         return PASS;
@@ -263,14 +274,30 @@ apart int masquerade_late(struct __sk_buff *skb, struct packet *packet) {
     device = bpf_map_lookup_elem(&devices, &ifindex);
     low = key_of(&scratch->inner_key, packet);
     standing = standing_of(bpf_map_lookup_elem(&flows, &scratch->inner_key), low, packet);
-    if (!device || standing.answer || never_masqueraded(target) || !masquerade_on(packet))
+    if (!device || standing.answer)
         return PASS;
-    path = fresh_path(scratch, packet, low, ifindex, run->generation);
-    reason = masquerade_by(skb, packet, device, path, standing.flow);
-    if (reason)
-        return DROP(reason);
-    if (standing.flow)
-        standing.flow->flags |= FLOW_NAT;
+    masquerade = !never_masqueraded(target) && masquerade_on(packet);
+    path = fresh_path(scratch, packet, low, IN_STACK, run->generation);
+    path->action = ACTION_STACK;
+    path->out_ifindex = ifindex;
+    if (masquerade) {
+        reason = masquerade_by(skb, packet, device, path, standing.flow);
+        if (reason)
+            return DROP(reason);
+    }
+    if (!standing.flow) {
+        reason = remember(skb, packet, &scratch->inner_key, low, NULL, scratch, path,
+                          FLOW_BY_STACK | (masquerade ? FLOW_NAT : 0), false);
+        if (reason)
+            return DROP(reason);
+    } else {
+        if (masquerade)
+            standing.flow->flags |= FLOW_NAT;
+        if (standing.flow->flags & FLOW_BY_STACK)
+            track(skb, standing.flow, low, packet);
+    }
+    if (!masquerade)
+        return PASS;
     if (rewrite(skb, packet, true, &path->nat_address, path->nat_port_be, path->checksum_diff))
         return DROP(DROP_REWRITE);
     count(packet->hook, DROP_NONE, skb->len);
@@ -281,11 +308,11 @@ SEC("tc")
 int to_device(struct __sk_buff *skb) {
     struct packet storage = {.hook = HOOK_TO_DEVICE, .now_j = now_j()}, *packet = &storage;
 
-    if ((skb->mark & MARK_KIND_MASK) == MARK_DONE || !(config.flags & (CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6)))
+    if ((skb->mark & MARK_KIND_MASK) == MARK_DONE)
         return PASS;
     if (read_packet(skb, packet) || (packet->flags & (PACKET_ARP | PACKET_CONTROL | PACKET_ICMP_ERROR)))
         return PASS;
-    return masquerade_late(skb, packet);
+    return sent_by_stack(skb, packet);
 }
 
 SEC("tc")
@@ -296,6 +323,7 @@ int to_overlay(struct __sk_buff *skb) {
     struct path *path;
     struct scratch *scratch;
     int reason, verdict;
+    __u8 mac[6];
 
     if ((mark & MARK_KIND_MASK) == MARK_DONE)
         return PASS;
@@ -308,6 +336,16 @@ int to_overlay(struct __sk_buff *skb) {
     scratch = scratch_of();
     if (!target || !target->node || !(target->flags & TARGET_TUNNEL) || !scratch)
         return DROP(DROP_NO_TUNNEL);
+    if (!(packet->flags & PACKET_ICMP_ERROR)) {
+        verdict = sent_by_stack(skb, packet);
+        if (verdict != PASS)
+            return verdict;
+    }
+    for (int i = 0; i < 6; i++)
+        mac[i] = config.host_mac[i];
+    /* See route_by_tunnel. */
+    if (bpf_skb_store_bytes(skb, 6, mac, sizeof(mac), 0))
+        return DROP(DROP_REWRITE);
     packet->source_identity = (mark & MARK_KIND_MASK) == MARK_IDENTITY ? marked_identity(mark) : IDENTITY_HOST;
     path = fresh_path(scratch, packet, true, IN_STACK, 0);
     path->node = target->node;

@@ -104,8 +104,11 @@ inlined void route_by_tunnel(const struct target *target, struct path *path) {
     path->action = ACTION_TUNNEL;
     path->node = target->node;
     path->out_ifindex = ifindex;
-    for (int i = 0; i < 6; i++)
-        path->destination_mac[i] = path->source_mac[i] = config.tunnel_mac[i];
+    /* The overlay's device has the same address on every node, and drops what bears it as the source. */
+    for (int i = 0; i < 6; i++) {
+        path->destination_mac[i] = config.tunnel_mac[i];
+        path->source_mac[i] = config.host_mac[i];
+    }
     overlay = bpf_map_lookup_elem(&devices, &ifindex);
     path->mtu = overlay ? overlay->mtu : 0;
 }
