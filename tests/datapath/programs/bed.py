@@ -248,6 +248,10 @@ class ProgramBed:
         """As after a start: nothing tracked, no policy."""
         for name in ("flows", "nat", "fragments", "addresses", "cidrs", "endpoints", "devices"):
             self.maps[name].clear()
+        for name in ("budgets", "samples"):
+            one = self.maps[name]
+            for number in range(one.max_entries):
+                one.update(number.to_bytes(4, "little"), bytes(one.value_size))
         self._enforced.clear()
         self.policies.apply({})
         for pod in (A, B):
@@ -271,7 +275,8 @@ class ProgramBed:
         ):
             self.maps["devices"].update(struct.pack("=I", self.ifindex[name]), device.pack())
         self.set_runtime()
-        self.ring.read()
+        while self.ring.read():
+            pass
 
     def _targets(self) -> Iterable[tuple[str, Target]]:
         remote = Target(kind=layout.TARGET_REMOTE_POD, identity=REMOTE_IDENTITY)
