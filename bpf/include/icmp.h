@@ -19,12 +19,13 @@ inlined __u16 sum_of(const void *bytes, __u32 length, __u32 seed) {
     return ~folded(bpf_csum_diff(0, 0, (__be32 *)bytes, length, seed));
 }
 
-/* The Ethernet header of an answer to the packet. */
-inlined void answer_ethernet(__u8 *to, void *data) {
+/* The Ethernet header of an answer to the packet. In the tunnel both directions bear the same one. */
+inlined void answer_ethernet(const struct packet *packet, __u8 *to, void *data) {
     struct ethhdr *ethernet = data;
+    bool turned = packet->hook != HOOK_FROM_OVERLAY;
 
-    copy_mac(to, ethernet->h_source);
-    copy_mac(to + 6, ethernet->h_dest);
+    copy_mac(to, turned ? ethernet->h_source : ethernet->h_dest);
+    copy_mac(to + 6, turned ? ethernet->h_dest : ethernet->h_source);
     *(__u16 *)(to + 12) = ethernet->h_proto;
 }
 
@@ -57,7 +58,7 @@ inlined int send_error4(struct __sk_buff *skb, struct packet *packet, struct scr
 
     if (data + ETH_HEADER + QUOTED4 > end_of(skb))
         return SHOT;
-    answer_ethernet(bytes, data);
+    answer_ethernet(packet, bytes, data);
     __builtin_memset(ip, 0, sizeof(*ip) + sizeof(*icmp));
     *(__u8 *)ip = 0x45;
     ip->tos = 0xc0;
@@ -99,7 +100,7 @@ inlined int send_error6(struct __sk_buff *skb, struct packet *packet, struct scr
 
     if (data + ETH_HEADER + QUOTED6 > end_of(skb))
         return SHOT;
-    answer_ethernet(bytes, data);
+    answer_ethernet(packet, bytes, data);
     __builtin_memset(ip, 0, sizeof(*ip) + sizeof(*icmp));
     *(__u8 *)ip = 0x60;
     ip->payload_len = bpf_htons(sizeof(*icmp) + QUOTED6);

@@ -89,7 +89,7 @@ apart int answer_ndp(struct __sk_buff *skb, struct packet *packet, const struct 
     if (tracing())
         return SHOT;
     bytes = scratch->bytes;
-    answer_ethernet(bytes, data);
+    answer_ethernet(packet, bytes, data);
     copy_mac(bytes + 6, endpoint->target.host_mac);
     ip = (void *)bytes + ETH_HEADER;
     advert = (void *)(ip + 1);
