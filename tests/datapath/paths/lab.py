@@ -4,8 +4,8 @@
     pod b ─┴─ node one (192.0.2.1, ...::1) ───┤  router ── 203.0.113.1 ── outside (203.0.113.9, 2600::9)
     pod c ─── node two (192.0.2.2, ...::2) ───┘
 
-Both nodes are on one segment, so that pods of the other node may be reached by the router (native), by the other node as
-next hop (direct) or by VXLAN over IPv4 or IPv6. The router knows a route to each node's pods; the outside does not.
+Both nodes are on one segment, so that pods of the other node may be reached by the router (native), by the other node
+as next hop (direct) or by VXLAN over IPv4 or IPv6. The router knows a route to each node's pods; the outside does not.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import socket
 import threading
@@ -25,9 +26,9 @@ def _receive_all(connection: socket.socket) -> bytes:
 def transfer(
     lab: Lab, client: str, server: str, address: str, size: int = 4 << 20, *, to: tuple[str, int] | None = None
 ) -> str:
-    """Sends so many bytes by TCP, and has them come back as a digest. Returns the client's address as the server saw it.
+    """Sends so many bytes by TCP, and has a digest come back. Returns the client's address as the server saw it.
 
-    :param to: what the client connects to, if it is not the server's own address; its port 0 stands for the server's."""
+    :param to: what the client connects to, if it is not the server's own address; port 0 stands for the server's."""
     seen: list[str] = []
 
     def serve(connection: socket.socket) -> None:
@@ -95,3 +96,21 @@ def datagrams(lab: Lab, client: str, server: str, address: str, sizes: tuple[int
                 one.sendto(data, (address, port))
                 assert one.recv(1 << 16) == data, f"{size} bytes"
         return heard[0]
+
+
+def path_mtu(lab: Lab, client: str, address: str, port: int, size: int) -> int:
+    """Sends datagrams that must not be cut, until the kernel has learned what fits. Returns that, in bytes."""
+    family = 6 if ":" in address else 4
+    level, discover, mtu = (socket.IPPROTO_IPV6, 23, 24) if family == 6 else (socket.IPPROTO_IP, 10, 14)
+    with lab.socket(client, family, socket.SOCK_DGRAM) as one:
+        one.setsockopt(level, discover, 2)
+        one.connect((address, port))
+        one.settimeout(2)
+        for _ in range(3):
+            try:
+                one.send(bytes(size))
+                one.recv(1 << 16)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    break
+        return one.getsockopt(level, mtu)
