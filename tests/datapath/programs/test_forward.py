@@ -64,7 +64,7 @@ from tests.datapath.programs.bed import (
     passed,
     untouched,
 )
-from tests.datapath.programs.packets import assert_right, ip, quoted, tcp, udp
+from tests.datapath.programs.packets import assert_right, ip, quoted, tcp, udp, unreachable
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -352,3 +352,30 @@ def test_every_so_many_packets_are_sampled(bed: ProgramBed) -> None:
     assert 2 <= sum(told) <= 4, "of each CPU"
     bed.set_runtime(trace_every=0)
     assert bed.from_pod(A, packet).told(layout.EVENT_TRACE) == []
+
+
+@FAMILIES
+def test_what_the_stack_sent_elsewhere_is_answered_by_it(bed: ProgramBed, family: int) -> None:
+    """A service whose pod is on another node, or outside: the stack translated there, and has to translate back."""
+    remote, world = (REMOTE6, WORLD6) if family == 6 else (REMOTE4, WORLD4)
+    mark = layout.mark_of(A.identity)
+    there = ip(A.address(family), remote) / tcp(1000, 80)
+    untouched(bed.to_device(there, mark=mark))
+    flow = bed.flow(there)
+    assert flow is not None
+    assert flow.flags & layout.FLOW_BY_STACK
+    back = ip(remote, A.address(family)) / tcp(80, 1000, "SA")
+    for _ in range(2):
+        run = passed(bed.from_device(back), HOOK_FROM_DEVICE)
+        assert run.frame[14:] == bytes(back), "as it came"
+    error = ip(remote, A.address(family)) / unreachable(there, family)
+    passed(bed.from_device(error), HOOK_FROM_DEVICE)
+    untouched(bed.to_device(ip(A.address(family), remote) / tcp(1000, 80, "A"), mark=mark))
+    flow = bed.flow(there)
+    assert flow is not None
+    assert flow.state == layout.FLOW_OPEN
+    out = passed(bed.to_device(ip(A.address(family), world) / tcp(1000, 80), mark=mark), layout.HOOK_TO_DEVICE).ip
+    answer = ip(world, NODE6 if family == 6 else NODE4) / tcp(80, out[TCP].sport, "SA")
+    run = passed(bed.from_device(answer), HOOK_FROM_DEVICE)
+    assert (run.ip.dst, run.ip[TCP].dport) == (A.address(family), 1000), "without the node's masquerade"
+    assert_right(run.ip)
