@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from grpc.aio import AioRpcError
+
 from lab.lab import Lab, together
 from lab.outside import source_seen_from
 from lab.pods import Pod
@@ -46,7 +48,7 @@ async def run_all(lab: Lab, told: Callable[[str], None]) -> list[Result]:
         began = time.monotonic()
         try:
             detail, ok = await check(lab), True
-        except (Failed, LabError, OSError) as err:
+        except (Failed, LabError, OSError, AioRpcError) as err:
             detail, ok = str(err), False
         results.append(Result(name, ok, detail, time.monotonic() - began))
         if not ok:
@@ -142,13 +144,36 @@ async def pods_reach_each_other(lab: Lab) -> str:
 
 
 async def pods_reach_outside(lab: Lab) -> str:
-    """Each pod is seen outside with its own address."""
+    """Each pod is seen outside with its own address, or with one of its node's if they masquerade."""
     pods = list(lab.pods.running.values())
+    own: dict[str, set[str]] = {}
+    for port in (await lab.ec2.state()).ports.values():
+        own.setdefault(port.instance_id, set()).add(port.primary_address)
     seen = await asyncio.gather(*(source_seen_from(pod.namespace, lab.outside.address) for pod in pods))
     for pod, source in zip(pods, seen, strict=True):
-        if source != pod.address:
+        right = own[lab.nodes[pod.node].instance_id] if lab.options.masquerade else {pod.address}
+        if source not in right:
             raise Failed(f"{pod.name} ({pod.address}) was seen outside as {source}")
-    return f"{len(pods)} pods, each with its own address"
+    whose = "an address of its node" if lab.options.masquerade else "its own address"
+    return f"{len(pods)} pods, each with {whose}"
+
+
+async def programs_carry_pods(lab: Lab) -> str:
+    """Each node's programs know each of its pods, and are attached; with plain routing there are none."""
+    if lab.options.datapath != "ebpf":
+        return "plain routing, as asked for"
+    pods = lab.pods.by_node()
+    attached = 0
+    for name in lab.nodes:
+        status = await lab.datapath(name)
+        held = len(pods.get(name, ()))
+        hooks = [one for program in status.programs if program.name == "from_pod" for one in program.attachments]
+        if status.endpoints != held or len(hooks) != held:
+            raise Failed(f"{name}: {held} pods, the programs know {status.endpoints} and are at {len(hooks)}")
+        if status.problems:
+            raise Failed(f"{name}: {status.problems[0].subject}: {status.problems[0].message}")
+        attached += len(hooks)
+    return f"at {attached} pods on {len(lab.nodes)} nodes"
 
 
 async def no_leaked_interface(lab: Lab) -> str:
@@ -206,6 +231,7 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Lab], Awaitable[str]]]]] = (
     ("each pod's address assigned to its node", addresses_assigned),
     ("pods reach each other", pods_reach_each_other),
     ("pods reach the outside", pods_reach_outside),
+    ("programs carry the pods", programs_carry_pods),
     ("IPAM and the cloud agree", pools_match_cloud),
     ("no leaked interface", no_leaked_interface),
     ("central services killed: pods go on", central_services_away),

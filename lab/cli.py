@@ -29,6 +29,7 @@ def _named(name: str) -> str:
 
 
 _DEFAULTS = LabOptions()
+Datapath = Literal["ebpf", "kernel"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Name = Annotated[str, typer.Option("--name", help="Name of the lab; others run beside it.", callback=_named)]
 
@@ -53,6 +54,8 @@ def run(
     pod_timeout_s: Annotated[float, typer.Option(min=0, help="How long a pod may wait for its address.")] = (
         _DEFAULTS.pod_timeout_s
     ),
+    datapath: Annotated[Datapath, typer.Option(help="What carries pods' packets.")] = "ebpf",
+    masquerade: Annotated[bool, typer.Option("--masquerade", help="Outside, pods have their node's address.")] = False,
     log_level: Annotated[LogLevel, typer.Option(help="Log level of the services.")] = "info",
     keep_logs: Annotated[bool, typer.Option("--keep-logs", help="Leave the lab's folder behind.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary of --once as JSON.")] = False,
@@ -64,6 +67,8 @@ def run(
 
     if 0 < max_allocate < min_allocate:
         raise typer.BadParameter(f"{max_allocate} is below --min-allocate {min_allocate}", param_hint="--max-allocate")
+    if masquerade and datapath == "kernel":
+        raise typer.BadParameter("plain routing does not masquerade", param_hint="--masquerade")
     options = LabOptions(
         name=name,
         nodes=nodes,
@@ -76,6 +81,8 @@ def run(
         cooldown_s=cooldown_s,
         release_delay_s=release_delay_s,
         pod_timeout_s=pod_timeout_s,
+        datapath=datapath,
+        masquerade=masquerade,
         log_level=log_level,
         keep_logs=keep_logs,
     )
@@ -144,6 +151,10 @@ def _check_machine(options: LabOptions) -> None:
     import os
     import shutil
 
+    from datapath.errors import DatapathError
+    from datapath.loader.objects import find
+    from datapath.programs import OBJECTS
+
     if os.geteuid() != 0:
         _fail(LabError("a lab needs root, for its network namespaces", "run it with sudo"))
     missing = [tool for tool in ("redis-server", "nsenter", "setpriv") if shutil.which(tool) is None]
@@ -151,6 +162,12 @@ def _check_machine(options: LabOptions) -> None:
         _fail(LabError(f"not installed: {', '.join(missing)}", "make setup"))
     if not Path(options.plugin).exists():
         _fail(LabError(f"the CNI plugin is not built: {options.plugin} is missing", "run `make cni` in a clone"))
+    if options.datapath == "ebpf":
+        try:
+            for name in (*OBJECTS, "clock"):
+                find(name)
+        except DatapathError as error:
+            _fail(LabError(error.message, error.remedy))
 
 
 def _fail(err: LabError) -> NoReturn:

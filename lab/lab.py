@@ -31,10 +31,13 @@ from lab.processes import Children
 from lab.programs import FAKE_EC2_PORT, NodePlace, Programs, toml
 from lab.state import LabError, LabState, start_time
 from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
+from services.api.node.v1 import datapath_pb2, datapath_pb2_grpc
 from services.runtime.redis import RedisServer, RedisServerError
 
 CONTROL_CIDR: Final = "100.64.0.0/24"
 OUTSIDE_CIDR: Final = "203.0.113.0/24"
+# Of the fake EC2's default network.
+VPC_CIDR: Final = "10.0.0.0/16"
 AT_ONCE: Final = 16
 # What --keep-logs leaves: no keys.
 KEPT: Final = ("logs", "config", "db")
@@ -114,7 +117,13 @@ class Lab:
             self.start_redis()
         self.children = await enter(Children(self.state))
         self._programs = Programs(
-            options, self.state.folder, self._control.netns, self._control.address, self.redis.url
+            options,
+            self.state.folder,
+            self._control.netns,
+            self._control.address,
+            self.redis.url,
+            pins=self.state.pins(),
+            cluster_cidrs=(VPC_CIDR, CONTROL_CIDR),
         )
         self.ec2 = await enter(Ec2Admin("127.0.0.1", FAKE_EC2_PORT, self._control.netns))
         with self._step("fake EC2"):
@@ -215,6 +224,12 @@ class Lab:
         except grpc.aio.AioRpcError:
             return []
         return [f"{node}, {each.subject}: {each.message}" for each in answer.findings]
+
+    async def datapath(self, node: str) -> datapath_pb2.GetDatapathStatusResponse:
+        """What the programs of the node say of themselves. Raises grpc.aio.AioRpcError."""
+        async with grpc.aio.insecure_channel(f"unix:{self.nodes[node].socket}") as channel:
+            stub = datapath_pb2_grpc.DatapathServiceStub(channel)
+            return await stub.GetStatus(datapath_pb2.GetDatapathStatusRequest(), timeout=5.0)
 
     def plugin(self, node: str) -> Plugin:
         return Plugin(self.options.plugin, self.nodes[node].cni_socket)

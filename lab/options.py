@@ -24,6 +24,8 @@ class LabOptions:
 
     :param pre_allocate: and the other three marks: defaults of every node, given to the IPAM service.
     :param pod_timeout_s: how long a pod's ADD is repeated while the plugin says "try again later".
+    :param datapath: "ebpf" or "kernel": what carries pods' packets.
+    :param masquerade: give packets to the outside their node's address.
     :param settings: more settings by service ("ipam-aws", "worker", "registry", "node"), over the lab's own.
     :param fake_ec2: arguments for the fake EC2, over the lab's own.
     """
@@ -41,6 +43,8 @@ class LabOptions:
     release_delay_s: float = 2.0
     resync_interval_s: float = 30.0
     pod_timeout_s: float = 30.0
+    datapath: str = "ebpf"
+    masquerade: bool = False
     keep_logs: bool = False
     log_level: str = "info"
     plugin: Path = field(default_factory=_plugin)

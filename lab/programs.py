@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -55,14 +55,28 @@ class Programs:
 
     :param folder: the lab's folder.
     :param control: namespace of the central services, and `address`, theirs.
+    :param pins: a file system for the nodes' eBPF pins.
+    :param cluster_cidrs: ranges that know pods' addresses: nothing is masqueraded towards them.
     """
 
-    def __init__(self, options: LabOptions, folder: Path, control: str, address: str, redis_url: str) -> None:
+    def __init__(
+        self,
+        options: LabOptions,
+        folder: Path,
+        control: str,
+        address: str,
+        redis_url: str,
+        *,
+        pins: Path,
+        cluster_cidrs: Sequence[str] = (),
+    ) -> None:
         self._options = options
         self._folder = folder
         self._control = control
         self._address = address
         self._redis_url = redis_url
+        self._pins = pins
+        self._cluster_cidrs = cluster_cidrs
         self._certificates = folder / "tls"
         for part in ("config", "db", "nodes"):
             (folder / part).mkdir(mode=0o755, exist_ok=True)
@@ -148,6 +162,12 @@ class Programs:
                 "ipam": f"{self._address}:{IPAM_PORT}",
                 "cooldown_s": self._options.cooldown_s,
                 "tls": self._tls("node", place.name),
+                "datapath": {
+                    "mode": self._options.datapath,
+                    "bpf_dir": str(self._pins / place.name),
+                    "masquerade": self._options.masquerade,
+                    "cluster_cidrs": list(self._cluster_cidrs),
+                },
             },
             namespace=place.namespace,
             socket=place.socket,

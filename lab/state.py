@@ -4,6 +4,7 @@
         lock          held by the running lab; who and since when
         journal       one JSON line for each namespace and process, written before, or right when, it comes to be
         context.toml  where the CLI finds the services
+        bpf/          a file system of eBPF pins, a folder for each node
         ...           sockets, certificates, databases, logs
 
 The lock falls when the lab dies, however it dies; the journal stays. So a folder without a holder is a lab that was
@@ -28,10 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from datapath.loader import bpffs
 from lab import netns
 
 DEFAULT_ROOT: Final = Path("/run/plimsoll-lab")
 DEFAULT_NAME: Final = "default"
+PINS: Final = "bpf"
 # Names become part of socket paths, which the kernel limits to 107 bytes, and of namespace names.
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 _KILL_TIMEOUT_S: Final = 5.0
@@ -108,6 +111,12 @@ class LabState:
     def drop_namespace(self, name: str) -> None:
         netns.delete(name)
         self._write({"namespace-gone": name})
+
+    def pins(self) -> Path:
+        """A file system for what nodes pin of their eBPF; it goes with the lab."""
+        path = self.folder / PINS
+        bpffs.mount(path)
+        return path
 
     def process(self, name: str, pid: int) -> None:
         """Writes down a child that was just started."""
@@ -208,6 +217,8 @@ def _remove_entries(folder: Path, keep: frozenset[str]) -> None:
     for entry in folder.iterdir():
         if entry.name in keep:
             continue
+        if entry.name == PINS and os.path.ismount(entry):
+            bpffs.unmount(entry)
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
