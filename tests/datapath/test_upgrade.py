@@ -1,4 +1,4 @@
-"""The daemon is restarted, killed, and replaced by another build while pods talk; then everything of ours is removed."""
+"""The daemon is restarted, killed, and replaced by another build while pods talk; then all of ours is removed."""
 
 from __future__ import annotations
 

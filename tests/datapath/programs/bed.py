@@ -147,7 +147,7 @@ class Run:
 class ProgramBed:
     """Everything is gone when the block is left.
 
-    :param flags: CONFIG_*. :param config: other fields of struct config."""
+    :param flags: CONFIG_*. :param config: other fields of struct config. :ivar folder: where its maps are pinned."""
 
     def __init__(
         self, flags: int = ALL_ON, names: Iterable[str] = ("pod", "device"), sizes: Mapping[str, int] | None = None,
@@ -225,7 +225,7 @@ class ProgramBed:
             "nat_port_high": PORTS[1], "host_mac": mac_bytes(HOST_MAC), "tunnel_mac": mac_bytes(OVERLAY_MAC),
             "gateway4": address_bytes(GATEWAY4), "gateway6": address_bytes(GATEWAY6), **self._config,
         }  # fmt: skip
-        folder = undo.enter_context(bpf_folder())
+        self.folder = folder = undo.enter_context(bpf_folder())
         self.config = layout.Config(**config)
         rodata = {"config": self.config.pack()}
         loaded = [
