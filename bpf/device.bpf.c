@@ -174,6 +174,9 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
             struct address pod = entry->address;
             __u16 port_be = entry->port_be;
 
+            /* While the sender still recognises the packet. */
+            if (packet->ttl <= 1)
+                return refused(skb, packet, DROP_TTL, 0);
             if (rewrite(skb, packet, false, &pod, port_be, entry->checksum_diff))
                 return DROP(DROP_REWRITE);
             packet->destination = pod;

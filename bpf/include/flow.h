@@ -110,7 +110,8 @@ inlined void track(struct __sk_buff *skb, struct flow *flow, bool from_low, cons
             struct runtime *run = running();
 
             state = FLOW_CLOSING;
-            if (run && run->flow_events) {
+            /* What was denied was never told of as new. */
+            if (run && run->flow_events && !(path_of(flow, from_low)->flags & PATH_DENIED)) {
                 flags |= FLOW_TOLD_CLOSED;
                 NOTE(EVENT_FLOW_CLOSED, 0, 0, 0, 0);
             }
