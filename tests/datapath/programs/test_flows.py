@@ -224,6 +224,13 @@ def test_a_denied_flow_is_remembered_and_ends_with_its_generation(bed: ProgramBe
     assert run.ip.src != A.address6, "it is masqueraded like any other"
 
 
+def test_what_was_denied_is_not_told_of_as_closed(bed: ProgramBed) -> None:
+    bed.set_policy(A, EndpointPolicy(enforcement=Enforcement(egress=True)))
+    for flags in ("S", "A", "RA"):
+        run = dropped(bed.from_pod(A, between(A, B, 4, tcp(1000, 80, flags))), DROP_POLICY_EGRESS)
+        assert run.told(EVENT_FLOW_NEW) == run.told(EVENT_FLOW_CLOSED) == []
+
+
 def test_the_denied_end_gives_the_other_no_right_to_answer(bed: ProgramBed) -> None:
     bed.set_policy(A, EndpointPolicy(enforcement=Enforcement(egress=True, ingress=True)))
     dropped(bed.from_pod(A, between(A, B, 4, udp(1000, 53))), DROP_POLICY_EGRESS)

@@ -19,6 +19,7 @@ from datapath.layout import (
     DROP_NAT_NO_ADDRESS,
     DROP_NAT_NO_PORT,
     DROP_NO_ENDPOINT,
+    DROP_TTL,
     HOOK_FROM_DEVICE,
     HOOK_TO_DEVICE,
 )
@@ -45,7 +46,7 @@ from tests.datapath.programs.bed import (
     passed,
     untouched,
 )
-from tests.datapath.programs.packets import assert_right, echo, echo_reply, ip, sctp, tcp, udp
+from tests.datapath.programs.packets import assert_right, echo, echo_reply, ip, quoted, sctp, tcp, udp
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -222,6 +223,18 @@ def test_an_answer_after_the_flow_was_forgotten(bed: ProgramBed, family: int) ->
     assert leaves(bed, A, family, udp(1000, 53)).ip[UDP].sport == port
     stranger = ip(world(family), A.address(family)) / udp(53, 1001)
     dropped(bed.from_device(stranger), layout.DROP_POLICY_INGRESS, HOOK_FROM_DEVICE)
+
+
+@FAMILIES
+def test_an_answer_with_no_hops_left(bed: ProgramBed, family: int) -> None:
+    """Who sent it is told of the packet that he sent, not of the pod's."""
+    port = leaves(bed, A, family, udp(1000, 53)).ip[UDP].sport
+    answer = ip(world(family), node(family), ttl=1) / udp(53, port, bytes(32))
+    run = dropped(bed.from_device(answer), DROP_TTL, HOOK_FROM_DEVICE, answered=True)
+    assert_right(run.ip)
+    inner = quoted(run.ip)
+    assert (inner.src, inner.dst) == (world(family), node(family))
+    assert bytes(inner.payload)[:4] == struct.pack("!HH", 53, port)
 
 
 def test_answers_that_are_none(bed: ProgramBed) -> None:
