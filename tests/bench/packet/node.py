@@ -43,7 +43,10 @@ class Node:
 
     :ivar programs: of all objects, by name."""
 
-    def __init__(self, world: World, names: Sequence[str] = ("pod", "device"), folder: Path | None = None) -> None:
+    def __init__(
+        self, world: World, names: Sequence[str] = ("pod", "device"), folder: Path | None = None, *, flows: int = FLOWS
+    ) -> None:
+        self.flows = flows
         self._world = world
         self._names, self._folder = names, folder
         self._pins = Path("/sys/fs/bpf") / world.tag
@@ -61,7 +64,7 @@ class Node:
                 host_mac=mac_bytes(HOST_MAC), tunnel_mac=mac_bytes(HOST_MAC), gateway4=address_bytes(NODE),
                 gateway6=address_bytes(NODE6), **times,
             )  # fmt: skip
-            sizes = {"flows": FLOWS, "nat": FLOWS}
+            sizes = {"flows": self.flows, "nat": self.flows}
             undo.callback(remove_pins, self._pins)
             loaded = [
                 undo.enter_context(
