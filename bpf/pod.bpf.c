@@ -121,7 +121,7 @@ apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const st
         STEP(STEP_FLOW_NEW, 0, 0, 0);
     if (standing.answer) {
         STEP(STEP_ANSWER, 0, 0, 0);
-    } else {
+    } else if (!settled(&standing, low, packet, ifindex, run->generation)) {
         reason = policy_asked(skb, packet, &endpoint->target, DIRECTION_EGRESS);
         if (!reason && target && target->kind == TARGET_POD)
             reason = policy_asked(skb, packet, target, DIRECTION_INGRESS);
@@ -281,7 +281,8 @@ apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const stru
     path->action = ACTION_STACK;
     path->out_ifindex = ifindex;
     /* The node itself may always reach its pods: health checks must not depend on policy. */
-    if (!standing.answer && packet->source_identity != IDENTITY_HOST) {
+    if (!standing.answer && packet->source_identity != IDENTITY_HOST &&
+        !settled(&standing, low, packet, IN_STACK, run->generation)) {
         reason = policy_asked(skb, packet, &endpoint->target, DIRECTION_INGRESS);
         if (reason)
             denied(path, packet, reason);

@@ -40,6 +40,18 @@ inlined struct standing standing_of(struct flow *flow, bool low, const struct pa
     return standing;
 }
 
+/* Whether policy let this direction pass in this generation: only the way is asked for again, and nothing is told twice. */
+inlined bool settled(const struct standing *standing, bool low, const struct packet *packet, __u32 in_ifindex,
+                     __u32 generation) {
+    const struct path *path;
+
+    if (!standing->flow || tracing())
+        return false;
+    path = path_of(standing->flow, low);
+    return path->generation == generation && path->in_ifindex == in_ifindex && !(path->flags & PATH_DENIED) &&
+           (packet->protocol != PROTO_TCP || !(packet->tcp_flags & TCP_SYN) || (packet->tcp_flags & TCP_ACK));
+}
+
 /* A blank decision for this packet, in its place of a blank flow: a new entry is then ready to be inserted. */
 inlined struct path *fresh_path(struct scratch *scratch, const struct packet *packet, bool low, __u32 in_ifindex,
                                 __u32 generation) {
