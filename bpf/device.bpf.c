@@ -80,7 +80,7 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
     packet->destination_identity = target->identity;
     standing = standing_of(flow, low, packet);
     path = fresh_path(scratch, packet, low, 0, run->generation);
-    if (!standing.answer && !(translated && !standing.flow)) {
+    if (!standing.answer && !(translated && !standing.flow) && !settled(&standing, low, packet, 0, run->generation)) {
         reason = policy_asked(skb, packet, target, DIRECTION_INGRESS);
         if (reason)
             denied(path, packet, reason);
