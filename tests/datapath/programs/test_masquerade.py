@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import TCP, UDP
@@ -211,6 +212,21 @@ def test_one_half_was_forgotten(bed: ProgramBed) -> None:
         if direction == layout.NAT_IN:
             assert now == port
         forwarded(bed.from_device(ip(WORLD4, NODE4) / udp(53, now)), ACTION_POD, bed, "plma", HOOK_FROM_DEVICE)
+
+
+@FAMILIES
+def test_what_only_comes_in_keeps_its_port(bed: ProgramBed, family: int) -> None:
+    """A stream that the pod asked for once and never answers: both entries live on with the flow."""
+    port = leaves(bed, A, family, udp(1000, 443)).ip[UDP].sport
+    answer = ip(world(family), node(family)) / udp(443, port)
+    forwarded(bed.from_device(answer), ACTION_POD, bed, "plma", HOOK_FROM_DEVICE)
+    soon = bed.clock.now_j() + 10 * bed.clock.hz
+    for key, value in bed.nat().items():
+        bed.maps["nat"].update(key.pack(), replace(value, expires_j=soon & 0xFFFFFFFF).pack())
+    bed.new_generation()
+    forwarded(bed.from_device(answer), ACTION_POD, bed, "plma", HOOK_FROM_DEVICE)
+    assert {value.expires_j - soon > 10 * bed.clock.hz for value in bed.nat().values()} == {True}
+    assert {key.direction for key in bed.nat()} == {layout.NAT_IN, layout.NAT_OUT}
 
 
 @FAMILIES

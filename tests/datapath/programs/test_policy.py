@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from scapy.packet import Packet
@@ -255,3 +256,24 @@ def test_icmp_by_type(bed: ProgramBed) -> None:
     forwarded(bed.from_pod(A, ip(A.address4, B.address4) / echo(4, 1)), ACTION_POD, bed, "plmb")
     forwarded(bed.from_pod(A, ip(A.address6, B.address6) / echo(6, 1)), ACTION_POD, bed, "plmb")
     dropped(bed.from_pod(A, ip(A.address4, B.address4) / echo_reply(4, 2)), DROP_POLICY_EGRESS)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_verdict_is_told_once_for_a_flow(bed: ProgramBed, family: int) -> None:
+    """Next hops are asked for again each second; that is no new flow."""
+    bed.set_policy(A, policy(Rule(1, OUT, AUDIT), Rule(2, IN, ALLOW)))
+    world = WORLD6 if family == 6 else WORLD4
+    out, into = ip(A.address(family), world) / udp(1000, 53), ip(world, A.address(family)) / udp(7, 8)
+    by_stack = ip(world, A.address(family)) / udp(9, 10)
+    for number in range(3):
+        told = [len(verdicts(run)) for run in (bed.from_pod(A, out), bed.from_device(into), bed.to_pod(A, by_stack))]
+        assert told == ([0] * 3 if number else [1] * 3)
+        old = (bed.clock.now_j() - bed.config.recheck_j - 1) & 0xFFFFFFFF
+        for packet in (out, into, by_stack):
+            flow = bed.flow(packet)
+            assert flow is not None
+            bed.change_flow(
+                packet, from_low=replace(flow.from_low, checked_j=old), from_high=replace(flow.from_high, checked_j=old)
+            )
+    bed.new_generation()
+    assert verdicts(bed.from_pod(A, out)) == [(DROP_POLICY_EGRESS, AUDIT, 1)]
