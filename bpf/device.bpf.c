@@ -52,6 +52,27 @@ apart int left_to_node(struct __sk_buff *skb, struct packet *packet) {
     return PASS;
 }
 
+/* Both entries of a masqueraded flow live as long as it does, also if packets come in only. Each time the flow's decision
+ * is made anew is often enough. `nat_answer` is the key that this packet was found by. */
+inlined void renewed(struct scratch *scratch, const struct packet *packet, const struct flow *flow) {
+    __u32 until_j = flow ? flow->expires_j : packet->now_j + lifetime_j(packet->protocol, FLOW_OPENING);
+    struct nat *in = bpf_map_lookup_elem(&nat, &scratch->nat_answer), *out;
+    struct nat_key *key = &scratch->nat_key;
+
+    *(__u64 *)&key->source_port_be = 0;
+    key->source = packet->destination;
+    key->destination = packet->source;
+    key->source_port_be = packet->destination_port_be;
+    key->destination_port_be = packet->source_port_be;
+    key->protocol = packet->protocol;
+    key->direction = NAT_OUT;
+    out = bpf_map_lookup_elem(&nat, key);
+    if (in)
+        in->expires_j = until_j + config.recheck_j;
+    if (out)
+        out->expires_j = until_j + config.recheck_j;
+}
+
 /* A packet from outside that no flow speaks for. `translated`: it answers a masqueraded one. */
 apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, const struct flow_key *key, __u32 low_bits,
                               struct flow *flow) {
@@ -93,6 +114,8 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
     reason = remember(skb, packet, key, low, standing.flow, scratch, path, translated ? FLOW_NAT : 0, translated);
     if (reason)
         return DROP(reason);
+    if (translated)
+        renewed(scratch, packet, standing.flow);
     return FORWARD;
 }
 

@@ -58,9 +58,10 @@ inlined int rewrite(struct __sk_buff *skb, const struct packet *packet, bool sou
                     __u16 port_be, __u32 diff) {
     bool ipv6 = packet->flags & PACKET_IPV6;
     __u8 protocol = packet->protocol;
-    __u32 l4 = packet->l4, sum_at = checksum_offset(protocol);
+    __u32 l4 = packet->l4, sum_at = checksum_offset(protocol), port_at = 0;
     void *data, *end;
 
+    barrier_var(l4);
     if (l4 > DEEP_BYTES)
         return -1;
     if (!(packet->flags & PACKET_LATER) && sum_at) {
@@ -72,16 +73,22 @@ inlined int rewrite(struct __sk_buff *skb, const struct packet *packet, bool sou
         if (protocol != PROTO_ICMP && replace_address_sum(skb, l4 + sum_at, diff, ipv6, mangled))
             return -1;
         if (old_be != port_be) {
-            __u32 port_at = l4 + (is_icmp(protocol) ? 4 : source ? 0 : 2);
-
+            port_at = l4 + (is_icmp(protocol) ? 4 : source ? 0 : 2);
             if (bpf_l4_csum_replace(skb, l4 + sum_at, old_be, port_be, mangled | 2))
-                return -1;
-            if (bpf_skb_store_bytes(skb, port_at, &port_be, 2, 0))
                 return -1;
         }
     }
     data = begin_of(skb);
     end = end_of(skb);
+    if (port_at) {
+        __u16 *port;
+
+        barrier_var(port_at);
+        port = data + (port_at & 0x1ff);
+        if ((void *)(port + 1) > end)
+            return -1;
+        *port = port_be;
+    }
     if (ipv6) {
         struct ipv6hdr *ip = data + ETH_HEADER;
 
