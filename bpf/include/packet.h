@@ -264,6 +264,8 @@ inlined int read_ipv6(void *data, void *end, __u32 at, struct packet *packet, __
     packet->ttl = ip->hop_limit;
     packet->tos = (ip->priority << 4) | (ip->flow_lbl[0] >> 4);
     next = ip->nexthdr;
+    /* Linux 6.1 refuses loops that end without a jump, and the compiler makes such of this one. */
+#pragma clang loop unroll(full)
     for (int number = 0; number <= EXTENSION_HEADERS_MAX; number++) {
         struct {
             __u8 next;
