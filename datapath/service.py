@@ -60,6 +60,7 @@ from datapath.policy.writer import PolicyReport, PolicyWriter
 from datapath.prefilter.prefilter import HOOK as PREFILTER_HOOK
 from datapath.prefilter.prefilter import Prefilter
 from datapath.programs import NodePrograms
+from datapath.raises import Raises
 from datapath.routes.nodes import KernelNodeRoutes
 from datapath.runtime import RuntimeSettings
 
@@ -68,6 +69,7 @@ _NO_PREALLOC: Final = 1
 _POLICY_ENTRIES: Final = 16384
 _NO_FILE_S: Final = 3600.0
 _FILE: Final = "masquerade_file"
+_SOCKMAP: Final = "sockmap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ class Datapath:
         self.prefilter: Prefilter | None = None
         self._known_cookies: dict[int, int] = {}
         self._file = Watched(config.masquerade_file) if config.masquerade_file else None
+        self._accelerated = False
         self.underlay = Underlay()
+        self._problems: dict[str, Mapping[str, str]] = {}  # by who told of them last
         # When the collector last ended a pass, seconds since 1970.
         self.collected_at_s: float | None = None
         self.started_at_s = time.time()
@@ -122,6 +126,7 @@ class Datapath:
             self._load(self._wanted_constants(selection, self._ensure_overlay(selection)))
             maps = self.programs.maps
             self.runtime = RuntimeSettings(maps["runtime"])
+            self._raises = Raises(self.runtime.raise_generation)
             table = CidrTable(maps["cidrs"], (MASQUERADE, NODES))
             self.book = AddressBook(maps["addresses"], table, maps["nodes"], self._node, self.config.routing)
             self._ranges = Ranges(table, self.config.cluster_cidrs, self.config.stack_cidrs)
@@ -157,19 +162,33 @@ class Datapath:
 
     def _start_extras(self) -> None:
         """What is off unless it is asked for; what a former life had on is switched off."""
-        root, own = self.config.bpf_dir, lambda: [one.address for one in _own()]
+        root = self.config.bpf_dir
         if self.config.prefilter:
-            self.prefilter = Prefilter.opened(root, own, sizes=self._sizes)
+            self.prefilter = Prefilter.opened(root, _needed, sizes=self._sizes)
         else:
             for path in (root / LINKS).glob(f"{PREFILTER_HOOK}-*"):
                 links.pinned(path).detach()
         self.acceleration = SockmapAcceleration(root, rodata={"config": self.constants.pack()}, sizes=self._sizes)
-        if self.config.sockmap_cgroup is not None:
-            self.acceleration.enable(self.config.sockmap_cgroup)
-        else:
-            self.acceleration.disable()
+        self._accelerate()
+
+    def _accelerate(self) -> None:
+        """What speeds things up must not keep them from going: without it, the stack carries everything."""
+        with self._lock:
+            self._accelerated = False
+            problems: dict[str, str] = {}
+            try:
+                if self.config.sockmap_cgroup is None:
+                    self.acceleration.disable()
+                else:
+                    self.acceleration.enable(self.config.sockmap_cgroup)
+                    self.acceleration.follow(self._cookies())
+                    self._accelerated = True
+            except DatapathError as error:
+                problems[_SOCKMAP] = f"local TCP is not sped up: {error.message}"
+            self._note("acceleration", problems)
 
     def close(self) -> None:
+        self._raises.close()
         if self.prefilter is not None:
             self.prefilter.close()
         self.runtime.close()
@@ -183,9 +202,16 @@ class Datapath:
             raise NotLoaded("the programs are not loaded yet")
         return self._constants
 
+    @property
+    def pod_mtu(self) -> int:
+        """The most bytes that a packet of a pod may have to leave the node whole; 0: no device leads out."""
+        if self.underlay.overlay_mtu:
+            return self.underlay.overlay_mtu
+        return min((one.mtu for one in self.underlay.selection.devices), default=0)
+
     def decide_anew(self) -> None:
-        """What the programs remember of flows may be wrong: they ask again."""
-        self.runtime.raise_generation()
+        """What the programs remember of flows may be wrong: they ask again, from before this returns."""
+        self._raises.now()
 
     def look(self) -> Underlay:
         """Compares devices, own addresses, the overlay and next hops with the kernel. Raises DatapathError."""
@@ -206,24 +232,26 @@ class Datapath:
                 if not one.has_ethernet:
                     problems[one.name] = "it has no Ethernet header: the node's stack carries its packets"
             changed |= self.book.set_own({one.address for one in _own()})
-            problems |= self._reach_nodes(selection)
-            self.underlay = Underlay(selection, overlay[0], overlay[1], problems)
+            self.underlay = Underlay(selection, overlay[0], overlay[1])
+            self._note("devices", problems)
+            self._note("nodes", self._reach_nodes(selection))
             if changed:
                 self.decide_anew()
             return self.underlay
 
     def take(self, state: ClusterState) -> Mapping[str, str]:
-        """Brings what is new in the cluster into force. Returns what is not, by subject. Raises BpfError."""
+        """Brings what is new in the cluster into force: for new flows at once, for known ones within Raises' time.
+        Returns what is not, by subject. Raises BpfError."""
         with self._lock:
             own = self._note_identities(state)
             changed = self.book.take(state)
             self.pods.identify(own)
             if state.node_changes:
                 self._nodes = {name: one for name, one in state.nodes.items() if name != self._node}
-                problems = self._reach_nodes(self.underlay.selection)
-                self.underlay = replace(self.underlay, problems={**self.underlay.problems, **problems})
+                self._note("nodes", self._reach_nodes(self.underlay.selection))
+            self._note("cluster", self.book.problems)
             if changed:
-                self.decide_anew()
+                self._raises.soon()
             return self.underlay.problems
 
     def changed(self, changes: Changes) -> None:
@@ -236,6 +264,8 @@ class Datapath:
     def refresh(self) -> None:
         """To be called twice a minute: what no event tells of. Raises KernelRefused, BpfError."""
         self.look()
+        if self.config.sockmap_cgroup is not None and not self._accelerated:
+            self._accelerate()
         if not self._managed:
             with self._lock:
                 self._neighbours.refresh(self._wanted_hops(self.underlay.selection))
@@ -250,10 +280,7 @@ class Datapath:
             return _NO_FILE_S
         reading = self._file.look()
         with self._lock:
-            problems = {key: why for key, why in self.underlay.problems.items() if key != _FILE}
-            if reading.problem:
-                problems[_FILE] = reading.problem
-            self.underlay = replace(self.underlay, problems=problems)
+            self._note("file", {_FILE: reading.problem} if reading.problem else {})
             if self._ranges.apply(reading.file):
                 self.decide_anew()
         return reading.file.resync_interval_s
@@ -263,23 +290,31 @@ class Datapath:
 
         Raises BpfRefused.
 
-        Rules are in force before they are enforced, and enforced before established flows are asked again."""
+        Rules are in force before they are enforced, and enforced before established flows are asked again. Where rules
+        cannot be written, those before hold; a pod that had none is denied everything that is to be enforced."""
         with self._lock:
             report = self.policies.apply(policies)
-            broken = set(report.problems)
-            self.pods.enforce(
-                {number: one.enforcement.target_flags for number, one in policies.items() if number not in broken}
-            )
+            self.pods.enforce({number: one.enforcement.target_flags for number, one in policies.items()})
             self.decide_anew()
             return report
+
+    def _note(self, who: str, problems: Mapping[str, str]) -> None:
+        with self._lock:
+            self._problems[who] = dict(problems)
+            together = {subject: why for one in self._problems.values() for subject, why in one.items()}
+            self.underlay = replace(self.underlay, problems=together)
 
     def _collected(self, _: Pass) -> None:
         self.collected_at_s = time.time()
 
     def _pods_changed(self) -> None:
         self.decide_anew()
-        if self.config.sockmap_cgroup is not None:
-            self.acceleration.follow(self._cookies())
+        if self._accelerated:
+            try:
+                self.acceleration.follow(self._cookies())
+            except DatapathError as error:
+                self._accelerated = False  # the next refresh tries again
+                self._note("acceleration", {_SOCKMAP: f"not all pods are sped up: {error.message}"})
 
     def _cookies(self) -> Mapping[str, int]:
         """Network namespaces of the pods, by address."""
@@ -418,6 +453,13 @@ def _own() -> Collection[network.KernelAddress]:
     """Every address of the node's own namespace that a packet may be for."""
     with NetlinkSocket() as connection:
         return network.kernel_addresses(connection)
+
+
+def _needed() -> Collection[str]:
+    """Addresses without which the node would be cut off: its own, and those of its gateways."""
+    with NetlinkSocket() as connection:
+        gateways = {one.gateway for one in network.kernel_routes(connection) if one.gateway}
+        return {one.address for one in network.kernel_addresses(connection)} | gateways
 
 
 __all__ = ["Datapath", "Underlay"]
