@@ -143,13 +143,15 @@ apart int tell(struct __sk_buff *skb, const struct packet *packet, const struct 
         event->data_length = EVENT_DATA_BYTES;
         if (bpf_skb_load_bytes(skb, 0, event->data, EVENT_DATA_BYTES))
             event->data_length = 0;
-    } else if (length >= 1) {
-        __builtin_memset(event->data, 0, EVENT_DATA_BYTES);
-        event->data_length = length;
-        if (bpf_skb_load_bytes(skb, 0, event->data, length))
-            event->data_length = 0;
     } else {
+        /* Linux 6.1 does not see that what is not 0 is at least 1: it does see the sum. */
+        __u32 last = length - 1;
+
+        barrier_var(last);
+        __builtin_memset(event->data, 0, EVENT_DATA_BYTES);
         event->data_length = 0;
+        if (last < EVENT_DATA_BYTES - 1 && !bpf_skb_load_bytes(skb, 0, event->data, last + 1))
+            event->data_length = last + 1;
     }
     bpf_ringbuf_submit(event, 0);
     return 0;
