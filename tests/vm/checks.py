@@ -104,9 +104,6 @@ def in_core(name: str) -> str:
 def main(wanted: list[str]) -> int:
     every = checks()
     results = [_run(name, every[name]) for name in wanted or every]
-    if RESULTS.exists():
-        with RESULTS.open("w") as to:
-            to.writelines(json.dumps(asdict(result)) + "\n" for result in results)
     return 0 if all(result.passed for result in results) else 1
 
 
@@ -117,6 +114,8 @@ def _run(name: str, check: Check) -> Result:
     except Exception as error:  # noqa: BLE001 - the others still run
         passed, said = False, "".join(traceback.format_exception(error, limit=-3))
     result = Result(name, passed, time.monotonic() - began, said)
+    if RESULTS.exists():  # at once: the machine may die in the next one
+        RESULTS.write_text(json.dumps(asdict(result)) + "\n")
     print(f"{'ok  ' if passed else 'FAIL'} {name} ({result.seconds:.1f} s): {said}", flush=True)
     return result
 
