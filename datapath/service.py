@@ -112,6 +112,7 @@ class Datapath:
         self._accelerated = False
         self.underlay = Underlay()
         self._problems: dict[str, Mapping[str, str]] = {}  # by who told of them last
+        self._noting = threading.Lock()  # of those two; pods' changes come with their own lock held, not with _lock
         # When the collector last ended a pass, seconds since 1970.
         self.collected_at_s: float | None = None
         self.started_at_s = time.time()
@@ -202,12 +203,12 @@ class Datapath:
             raise NotLoaded("the programs are not loaded yet")
         return self._constants
 
-    @property
-    def pod_mtu(self) -> int:
-        """The most bytes that a packet of a pod may have to leave the node whole; 0: no device leads out."""
+    def pod_mtu(self, device_mtu: int) -> int:
+        """The most bytes that a packet of a pod may have to leave whole by a device of this MTU; by any, if that is 0.
+        0: no device leads out."""
         if self.underlay.overlay_mtu:
-            return self.underlay.overlay_mtu
-        return min((one.mtu for one in self.underlay.selection.devices), default=0)
+            return min(filter(None, (device_mtu, self.underlay.overlay_mtu)))
+        return device_mtu or min((one.mtu for one in self.underlay.selection.devices), default=0)
 
     def decide_anew(self) -> None:
         """What the programs remember of flows may be wrong: they ask again, from before this returns."""
@@ -232,8 +233,7 @@ class Datapath:
                 if not one.has_ethernet:
                     problems[one.name] = "it has no Ethernet header: the node's stack carries its packets"
             changed |= self.book.set_own({one.address for one in _own()})
-            self.underlay = Underlay(selection, overlay[0], overlay[1])
-            self._note("devices", problems)
+            self._note("devices", problems, Underlay(selection, overlay[0], overlay[1]))
             self._note("nodes", self._reach_nodes(selection))
             if changed:
                 self.decide_anew()
@@ -298,11 +298,11 @@ class Datapath:
             self.decide_anew()
             return report
 
-    def _note(self, who: str, problems: Mapping[str, str]) -> None:
-        with self._lock:
+    def _note(self, who: str, problems: Mapping[str, str], found: Underlay | None = None) -> None:
+        with self._noting:
             self._problems[who] = dict(problems)
             together = {subject: why for one in self._problems.values() for subject, why in one.items()}
-            self.underlay = replace(self.underlay, problems=together)
+            self.underlay = replace(found or self.underlay, problems=together)
 
     def _collected(self, _: Pass) -> None:
         self.collected_at_s = time.time()
