@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import Histogram
@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from datapath.conntrack.gc import Collector as ConnectionCollector
+from datapath.events import words
+from datapath.ports import DatapathView
 from ipam.local import LocalPool
 from services.node.clients import Connection
 from services.node.cluster import Cluster
@@ -95,3 +97,70 @@ class ConntrackCollector(Collector):
         yield CounterMetricFamily(
             "plimsoll_datapath_gc_seconds", "time that passes took", value=self._collector.seconds
         )
+
+
+class DatapathCollector(Collector):
+    """Packets by hook and end, and how the programs are.
+
+    :param limits: entries that each map of connections may have.
+    """
+
+    def __init__(self, view: DatapathView, limits: Mapping[str, int]) -> None:
+        self._view = view
+        self._limits = limits
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._packets()
+        status = self._view.status()
+        limits = GaugeMetricFamily("plimsoll_datapath_map_max_entries", "entries that fit", labels=["map"])
+        for name, entries in self._limits.items():
+            limits.add_metric([name], entries)
+        yield limits
+        instructions = GaugeMetricFamily(
+            "plimsoll_datapath_program_verified_instructions",
+            "steps that the kernel's verifier took",
+            labels=["program"],
+        )
+        attachments = GaugeMetricFamily(
+            "plimsoll_datapath_attachments", "devices that the program is attached to", labels=["program"]
+        )
+        for program in status.programs:
+            instructions.add_metric([program.name], program.verified_instructions)
+            attachments.add_metric([program.name], len(program.attachments))
+        yield instructions
+        yield attachments
+        yield GaugeMetricFamily("plimsoll_datapath_endpoints", "pods that the programs know", value=status.endpoints)
+        yield GaugeMetricFamily(
+            "plimsoll_datapath_generation", "rises when flows are decided anew", value=status.generation
+        )
+        yield GaugeMetricFamily("plimsoll_datapath_problems", "what is not in force", value=len(status.troubles))
+        events = CounterMetricFamily(
+            "plimsoll_datapath_events",
+            "read: by the daemon; lost: found no room; suppressed: left out; lost_by_readers: too slow",
+            labels=["outcome"],
+        )
+        events.add_metric(["read"], status.events.read)
+        events.add_metric(["lost"], status.events.lost)
+        events.add_metric(["suppressed"], status.events.suppressed)
+        events.add_metric(["lost_by_readers"], status.events.lost_by_subscribers)
+        yield events
+
+    def _packets(self) -> Iterator[Metric]:
+        forwarded = [
+            CounterMetricFamily(f"plimsoll_datapath_forwarded_{what}", f"{what} that passed", labels=["hook"])
+            for what in ("packets", "bytes")
+        ]
+        dropped = [
+            CounterMetricFamily(
+                f"plimsoll_datapath_dropped_{what}", f"{what} that were dropped", labels=["hook", "reason"]
+            )
+            for what in ("packets", "bytes")
+        ]
+        for one in self._view.counts():
+            hook = words.hook_word(one.hook)
+            families, labels = forwarded, [hook]
+            if one.reason:
+                families, labels = dropped, [hook, words.reason_of(one.reason).word]
+            for family, value in zip(families, (one.packets, one.bytes), strict=True):
+                family.add_metric(labels, value)
+        yield from (*forwarded, *dropped)

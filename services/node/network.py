@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -30,12 +30,16 @@ class Network:
     """Keeps the kernel as the pool wants it.
 
     :param interval_s: how often it looks without an event.
+    :param way_mtu: MTU of pods whose packets leave by a device of the given MTU; by any, if that is 0.
     """
 
-    def __init__(self, routing: Routing, pool: LocalPool, *, interval_s: float = 30.0) -> None:
+    def __init__(
+        self, routing: Routing, pool: LocalPool, *, interval_s: float = 30.0, way_mtu: Callable[[int], int] = int
+    ) -> None:
         self._routing = routing
         self._pool = pool
         self._interval_s = interval_s
+        self._way_mtu = way_mtu
         self._lock = threading.Lock()
         self._report = RoutingReport()
         self._look_again = asyncio.Event()
@@ -45,7 +49,8 @@ class Network:
         return self._report
 
     def mtu_of(self, interface_id: str) -> int:
-        return self._report.mtus.get(interface_id, 0)
+        """For a pod of that interface, or of the node's own ranges, which have none; 0: unknown."""
+        return self._way_mtu(self._report.mtus.get(interface_id, 0))
 
     def restore(self) -> None:
         """Brings the pool of the journal into force, as far as the kernel lets it.

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, IPvAnyNetwork,
 from pydantic_settings import SettingsConfigDict
 
 from datapath.config import BPF_DIR, RoutingMode
+from datapath.conntrack.sizing import Sizing
+from datapath.errors import InvalidSetting
 from ipam import ranges
 from ipam.local import Choice
 from services.runtime.addresses import SOCKET_PATH_BYTES, parse_listen
@@ -78,10 +80,20 @@ class DatapathSettings(BaseModel):
             raise ValueError("expected FIRST-LAST, such as 1024-29999")
         return value
 
-    @field_validator("bpf_dir")
+    @field_validator("map_entries")
     @classmethod
-    def _bpf_dir(cls, value: Path) -> Path:
-        if not value.is_absolute():
+    def _map_entries(cls, value: dict[str, int]) -> dict[str, int]:
+        try:
+            Sizing(entries=value)
+        except InvalidSetting as error:
+            name = error.field.partition(".")[2]
+            raise ValueError(f"{name}: {error.message}" if name else error.message) from error
+        return value
+
+    @field_validator("bpf_dir", "masquerade_file", "sockmap_cgroup")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
             raise ValueError("expected an absolute path")
         return value
 
@@ -112,7 +124,7 @@ class Settings(ServiceSettings):
     datapath: DatapathSettings = Field(
         default_factory=lambda: DatapathSettings.model_validate({}), description="what carries pods' packets"
     )
-    mtu: int = Field(0, description="MTU of pods in bytes, 576 to 65535; 0: that of the pod's cloud interface")
+    mtu: int = Field(0, description="MTU of pods in bytes, 576 to 65535; 0: what their way allows")
     cooldown_s: float = Field(30.0, ge=0, le=3600, description="rest of an address between two pods, in seconds")
     choice: Choice = Field(Choice.PACK, description="pack: fill one interface after the other; spread: the emptiest")
     address_wait_s: float = Field(2.0, ge=0, le=60, description="how long an ADD waits for the pool to grow")

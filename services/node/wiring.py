@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 import grpc
+import structlog
 from prometheus_client import REGISTRY
+from prometheus_client.registry import Collector
 
+from datapath.conntrack.sizing import SHARES
 from datapath.endpoints.wiring import KernelEndpoints
 from datapath.events.hub import EventHub
 from datapath.identities.model import ClusterState
 from datapath.loader.ringbuf import RingReader
+from datapath.retire import retire
 from datapath.routes.kernel import KernelRouting
 from datapath.service import Datapath
 from datapath.view.kernel import KernelView, NodeNames
@@ -34,7 +39,7 @@ from services.node.cni import CniHandler, CniServer
 from services.node.datapath import DatapathRunner, PodNames, config_of
 from services.node.datapath_handlers import DatapathHandlers
 from services.node.handlers import NodeHandlers
-from services.node.metrics import ConntrackCollector, NodeCollector
+from services.node.metrics import ConntrackCollector, DatapathCollector, NodeCollector
 from services.node.network import Network, settle
 from services.node.pods import Pods
 from services.node.settings import Settings
@@ -44,6 +49,8 @@ from services.runtime.lifecycle import Lifecycle
 from services.runtime.server import GrpcServer, allow
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_log = structlog.get_logger("datapath")
 
 
 async def build(settings: Settings, life: Lifecycle) -> None:
@@ -66,7 +73,8 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     )
     datapath = await _datapath(settings, life)
     endpoints, routing = KernelEndpoints(datapath.pods if datapath is not None else None), KernelRouting()
-    network = Network(routing, pool, interval_s=settings.reconcile_interval_s)
+    way_mtu: Callable[[int], int] = datapath.pod_mtu if datapath is not None else int
+    network = Network(routing, pool, interval_s=settings.reconcile_interval_s, way_mtu=way_mtu)
     mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
     ranges = settings.pod_ranges
     address6_of = ranges.address6_of if ranges is not None else lambda _: ""
@@ -93,6 +101,8 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     runner = DatapathRunner(datapath, interval_s=settings.reconcile_interval_s) if datapath is not None else None
     if datapath is not None and runner is not None:
         view = await _view(datapath, runner, names, life)
+        limits = {name: datapath.programs.maps[name].max_entries for name in SHARES}
+        await life.enter(_collected(DatapathCollector(view, limits)))
         server.add(
             datapath_pb2_grpc.add_DatapathServiceServicer_to_server,
             DatapathHandlers(view),
@@ -136,6 +146,8 @@ async def build(settings: Settings, life: Lifecycle) -> None:
 async def _datapath(settings: Settings, life: Lifecycle) -> Datapath | None:
     """The programs, in force for all pods that a former life left; None: the kernel's plain routing carries them."""
     if settings.datapath.mode == "kernel":
+        if left := await asyncio.to_thread(retire, settings.datapath.bpf_dir):
+            _log.warning("plain routing carries pods now: the programs of before are detached", **asdict(left))
         return None
     datapath = Datapath(config_of(settings.datapath), settings.name)
     await asyncio.to_thread(datapath.start)
@@ -158,7 +170,7 @@ async def _view(datapath: Datapath, runner: DatapathRunner, names: PodNames, lif
 
 
 @contextmanager
-def _collected(collector: ConntrackCollector | NodeCollector) -> Iterator[None]:
+def _collected(collector: Collector) -> Iterator[None]:
     REGISTRY.register(collector)
     try:
         yield

@@ -76,13 +76,17 @@ def cleanup(
 def _remove(bpf_dir: Path, dry_run: bool) -> tuple[Inventory, CleanupReport]:
     """Programs first: they would send packets to devices that are gone."""
     from datapath import cleanup as network
+    from datapath.acceleration.sockmap import SockmapAcceleration
     from datapath.errors import DatapathError
     from datapath.loader import pins
     from services.cli.errors import Refused
 
     try:
         _tell("programs and maps")
-        found = pins.inventory(bpf_dir) if dry_run else pins.remove(bpf_dir)
+        found = pins.inventory(bpf_dir)
+        if not dry_run:
+            SockmapAcceleration(bpf_dir).disable()  # running connections go through the stack from now on
+            pins.remove(bpf_dir)
         _tell("rules, routes and devices")
         return found, network.clean(dry_run=dry_run)
     except DatapathError as error:
