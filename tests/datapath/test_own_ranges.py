@@ -28,14 +28,16 @@ def bed() -> Iterator[Bed]:
 @pytest.fixture(params=RANGES)
 def own_node(bed: Bed, request: pytest.FixtureRequest) -> Node:
     """A node with an address of each family and no cloud interface."""
-    node = bed.node("a", pod_cidrs=RANGES[request.param], mtu=1400, cooldown_s=0.5, **{"datapath.mode": "kernel"})
+    node = bed.node("a", pod_cidrs=RANGES[request.param], cooldown_s=0.5)
     bed.ip(
         node.namespace,
-        "link add outside type veth peer name wire",
+        "link add outside mtu 1400 type veth peer name wire",
         "link set wire up",
         "link set outside up",
         f"addr add {NODE4}/24 dev outside",
         f"addr add {NODE6}/64 dev outside nodad",
+        "route add default via 192.168.50.254",
+        "route add ::/0 via fd50::fe",
     )
     node.start()
     return node
@@ -63,6 +65,7 @@ def test_pods_reach_each_other_and_the_node_and_a_restart_changes_nothing(bed: B
                 assert bed.ping(mine, NODE6 if ":" in other else NODE4)
 
     all_is_well()
+    assert [one["mtu"] for one in bed.show(one, "link", "show", "eth0")] == [1400], "that of the device that leads out"
     own_node.kill()
     all_is_well()
     own_node.start()
