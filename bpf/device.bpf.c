@@ -277,7 +277,7 @@ int from_overlay(struct __sk_buff *skb) {
 apart int sent_by_stack(struct __sk_buff *skb, struct packet *packet) {
     if (!packet)
         return SHOT;
-    struct target *source = bpf_map_lookup_elem(&addresses, &packet->source), *target;
+    struct target *source = exactly(&packet->source), *target;
     struct scratch *scratch = scratch_of();
     struct runtime *run = running();
     __u32 ifindex = skb->ifindex;

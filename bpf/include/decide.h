@@ -102,7 +102,8 @@ inlined int remember(struct __sk_buff *skb, const struct packet *packet, const s
         flow->expires_j = packet->now_j + config.other_opening_j;
     else
         track(skb, flow, low, packet);
-    if (bpf_map_update_elem(&flows, key, flow, BPF_ANY))
+    scratch->inner_key = *key; /* as in exactly() */
+    if (bpf_map_update_elem(&flows, &scratch->inner_key, flow, BPF_ANY))
         return DROP_FLOW_FULL;
     run = running();
     if (run && run->flow_events && !(path->flags & PATH_DENIED))
@@ -127,11 +128,14 @@ inlined int masquerade_by(struct __sk_buff *skb, struct packet *packet, const st
         return DROP_NAT_NO_ADDRESS;
     reason = masqueraded(skb, packet, &to, path, lifetime_j(packet->protocol, state));
     if (!reason && tracing()) {
-        struct packet after = *packet;
+        struct scratch *scratch = scratch_of();
 
-        after.source = path->nat_address;
-        after.source_port_be = path->nat_port_be;
-        packet = &after;
+        if (!scratch)
+            return DROP_FLOW_FULL;
+        scratch->inner = *packet;
+        packet = &scratch->inner;
+        packet->source = path->nat_address;
+        packet->source_port_be = path->nat_port_be;
         STEP(STEP_MASQUERADE, 0, 0, path->out_ifindex);
     }
     return reason;

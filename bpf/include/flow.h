@@ -15,6 +15,8 @@ struct scratch {
     struct nat_key nat_answer;
     struct nat nat;
     struct flow_key inner_key;
+    struct address address;
+    struct cidr_key range;
     struct packet inner; /* what an ICMP error is about */
     __u8 bytes[256];
 };

@@ -138,8 +138,8 @@ inlined bool error_allowed(const struct packet *packet, const struct address *fr
     return run && granted(BUDGET_ICMP, run->icmp_errors_per_tick, packet->now_j, &suppressed);
 }
 
-/* Tells the sender that the packet's hops are used up, or that it is too big for `mtu`, and drops it. */
-apart int refused(struct __sk_buff *skb, struct packet *packet, __u32 reason, __u32 mtu) {
+/* Turns the packet into an error about it and sends it back, if that may be. */
+apart int answered(struct __sk_buff *skb, struct packet *packet, __u32 reason, __u32 mtu) {
     if (!packet)
         return SHOT;
     bool ipv6 = packet->flags & PACKET_IPV6;
@@ -148,13 +148,21 @@ apart int refused(struct __sk_buff *skb, struct packet *packet, __u32 reason, __
 
     for (int i = 0; i < 4; i++)
         from.word_be[i] = ipv6 ? config.gateway6.word_be[i] : config.gateway4.word_be[i];
-    DROP(reason);
     if (!scratch || !error_allowed(packet, &from))
         return SHOT;
     if (ipv6)
         return send_error6(skb, packet, scratch, reason == DROP_TTL ? ICMP6_TIME_EXCEEDED : ICMP6_TOO_BIG, 0, mtu);
     return send_error4(skb, packet, scratch, reason == DROP_TTL ? ICMP_TIME_EXCEEDED : ICMP_UNREACHABLE,
                        reason == DROP_TTL ? 0 : ICMP_FRAGMENTATION_NEEDED, mtu);
+}
+
+/* Tells the sender that the packet's hops are used up, or that it is too big for `mtu`, and drops it. Counting and
+ * answering have frames of their own: one after the other, they fit on the stack. */
+apart int refused(struct __sk_buff *skb, struct packet *packet, __u32 reason, __u32 mtu) {
+    if (!packet)
+        return SHOT;
+    DROP(reason);
+    return answered(skb, packet, reason, mtu);
 }
 
 /* The flow of the packet that an ICMP error is about; NULL: there is none, or the packet never got through. */

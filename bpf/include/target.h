@@ -8,15 +8,27 @@
 #include "maps.h"
 #include "packet.h"
 
+/* The entry of an address alone. Linux 6.1 takes no argument of a function for a key, hence the copy; and the stack is
+ * short. */
+inlined struct target *exactly(const struct address *address) {
+    struct scratch *scratch = scratch_of();
+
+    if (!scratch)
+        return NULL;
+    scratch->address = *address;
+    return bpf_map_lookup_elem(&addresses, &scratch->address);
+}
+
 /* The entry of an address, or that of the longest range that covers it; NULL: the world. */
 inlined struct target *target_of(const struct address *address) {
-    struct target *target = bpf_map_lookup_elem(&addresses, address);
-    struct cidr_key key = {.prefix_bits = 128};
+    struct scratch *scratch = scratch_of();
+    struct target *target = exactly(address);
 
-    if (target)
+    if (target || !scratch)
         return target;
-    __builtin_memcpy(key.address_be, address, sizeof(key.address_be));
-    return bpf_map_lookup_elem(&cidrs, &key);
+    scratch->range.prefix_bits = 128;
+    __builtin_memcpy(scratch->range.address_be, address, sizeof(scratch->range.address_be));
+    return bpf_map_lookup_elem(&cidrs, &scratch->range);
 }
 
 inlined __u32 identity_of(const struct target *target) {
