@@ -24,7 +24,7 @@ def context_of(node: Node) -> Path:
     return path
 
 
-def command(node: Node, *words: str, **more: Any) -> subprocess.Popen[str]:
+def command(node: Node, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PLIMSOLL_CONTEXT": str(context_of(node))}
     return subprocess.Popen(
         [*_COMMAND, *words],
@@ -33,7 +33,6 @@ def command(node: Node, *words: str, **more: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **more,
     )
 
 
