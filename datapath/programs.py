@@ -111,8 +111,7 @@ class NodePrograms:
         """Idempotent. Raises BpfRefused."""
         with self._lock:
             programs = [(self._programs[name], ingress) for name, ingress in _POD]
-        for program, ingress in programs:
-            legacy.attach(program, index, ingress)
+        legacy.attach_all(programs, index)
         with self._lock:
             self._pods[index] = device
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,20 +60,19 @@ class Filter:
 
 def attach(program: Program, ifindex: int, ingress: bool) -> Filter:
     """Attaches, or replaces what is attached. Raises BpfRefused."""
-    options = _attribute(_BPF_FD, struct.pack("=I", program.fd))
-    options += _attribute(_BPF_NAME, f"{_NAME_PREFIX}{program.name}".encode() + b"\0")
-    options += _attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION))
+    attach_all([(program, ingress)], ifindex)
+    return Filter(ifindex, ingress)
+
+
+def attach_all(programs: Collection[tuple[Program, bool]], ifindex: int) -> None:
+    """As `attach`, for programs with "at ingress", in one system call. Raises BpfRefused."""
     queue = _request(
         RTM_NEWQDISC, netlink.CREATE, _TCMSG.pack(0, ifindex, 0xFFFF0000, _CLSACT, 0), _attribute(_KIND, b"clsact\0"),
         "add the clsact queue", ignore=(errno.EEXIST,),
     )  # fmt: skip
-    program_filter = _request(
-        RTM_NEWTFILTER, netlink.REPLACE, _filter_head(ifindex, ingress),
-        _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options), f"attach {program.name} (clsact)",
-    )  # fmt: skip
+    filters = [_filter(program, ifindex, ingress) for program, ingress in programs]
     with NetlinkSocket() as connection:
-        _run(connection, queue, program_filter)
-    return Filter(ifindex, ingress)
+        _run(connection, queue, *filters)
 
 
 def detach(ifindex: int, ingress: bool) -> None:
@@ -113,6 +112,16 @@ def _filters(connection: NetlinkSocket, ifindex: int, ingress: bool) -> list[str
         if refused.errno not in _GONE:
             raise
     return names
+
+
+def _filter(program: Program, ifindex: int, ingress: bool) -> Request:
+    options = _attribute(_BPF_FD, struct.pack("=I", program.fd))
+    options += _attribute(_BPF_NAME, f"{_NAME_PREFIX}{program.name}".encode() + b"\0")
+    options += _attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION))
+    return _request(
+        RTM_NEWTFILTER, netlink.REPLACE, _filter_head(ifindex, ingress),
+        _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options), f"attach {program.name} (clsact)",
+    )  # fmt: skip
 
 
 def _filter_head(ifindex: int, ingress: bool) -> bytes:
