@@ -82,8 +82,10 @@ class DeviceEvents(Protocol):
 class Routing(Protocol):
     """The node's side of the cloud interfaces."""
 
-    def reconcile(self, links: Collection[CloudLink]) -> RoutingReport:
-        """Makes the kernel hold what `links` ask for, and nothing else of ours. Raises KernelRefused."""
+    def reconcile(self, links: Collection[CloudLink], ranges: Collection[str] = ()) -> RoutingReport:
+        """Makes the kernel hold what `links` ask for, and nothing else of ours. Raises KernelRefused.
+
+        :param ranges: of the node's own, for pods: what of them no pod has is unreachable."""
 
     def events(self) -> DeviceEvents: ...
 

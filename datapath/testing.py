@@ -91,14 +91,17 @@ class FakeDeviceEvents:
 class FakeRouting:
     """Implements ports.Routing. `absent`: MACs that no device has."""
 
+    ranges: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.links: tuple[CloudLink, ...] = ()
         self.absent: set[str] = set()
         self.reconciles = 0
         self.last_events: FakeDeviceEvents | None = None
 
-    def reconcile(self, links: Collection[CloudLink]) -> RoutingReport:
+    def reconcile(self, links: Collection[CloudLink], ranges: Collection[str] = ()) -> RoutingReport:
         self.reconciles += 1
+        self.ranges = tuple(ranges)
         self.links = tuple(links)
         there = [one for one in links if one.mac not in self.absent]
         return RoutingReport(

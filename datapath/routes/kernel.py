@@ -57,10 +57,10 @@ class KernelRouting:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def reconcile(self, links: Collection[CloudLink]) -> RoutingReport:
+    def reconcile(self, links: Collection[CloudLink], ranges: Collection[str] = ()) -> RoutingReport:
         with self._lock, NetlinkSocket() as connection:
             found, problems = plan.match(links, observe.links(connection))
-            want = plan.desired(links, found)
+            want = plan.desired(links, found, ranges)
             have, foreign = _observed(connection)
             # An address that somebody else has set already is as good, and stays his.
             want = RoutingState(want.routes, want.rules, want.proxies, want.addresses - foreign)

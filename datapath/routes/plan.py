@@ -11,13 +11,14 @@ table with a default route by its gateway, and for each address a rule that send
 IPv6 is the same with /128, 127 and its own rules, as far as the cloud tells of a gateway for it.
 
 Rules are there for all addresses of the pool, before any pod has one: a pod start adds none. An address that no pod
-has is unreachable, or its packets would go back and forth between node and gateway until their hops are used up.
+has is unreachable, or its packets would go back and forth between node and gateway until their hops are used up. So are
+the node's own ranges, each as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from datapath.model import (
     IDLE_ROUTE_METRIC,
@@ -57,9 +58,11 @@ def match(wanted: Collection[CloudLink], links: Sequence[Link]) -> tuple[dict[st
     return found, problems
 
 
-def desired(wanted: Collection[CloudLink], found: dict[str, Link]) -> RoutingState:
-    """The whole desired state for the interfaces that are in the kernel."""
-    routes: set[Route] = set()
+def desired(wanted: Collection[CloudLink], found: dict[str, Link], ranges: Collection[str] = ()) -> RoutingState:
+    """The whole desired state for the interfaces that are in the kernel.
+
+    :param ranges: of the node's own, for pods."""
+    routes = {_idle(ip_network(text)) for text in ranges}
     rules: set[Rule] = {_local_rule(4)}
     proxies: set[ProxyNeighbour] = set()
     addresses: set[LinkAddress] = set()
@@ -79,8 +82,12 @@ def desired(wanted: Collection[CloudLink], found: dict[str, Link]) -> RoutingSta
                 rules.update((_local_rule(family), Rule(SOURCE_RULE_PRIORITY, one.table, source, family=family)))
         for address in one.addresses:
             proxies.add(ProxyNeighbour(address, link.index))
-            routes.add(Route(address, _WHOLE[_family(address)], MAIN_TABLE, 0, metric=IDLE_ROUTE_METRIC))
+            routes.add(_idle(ip_network(address)))
     return RoutingState(frozenset(routes), frozenset(rules), frozenset(proxies), frozenset(addresses))
+
+
+def _idle(network: IPv4Network | IPv6Network) -> Route:
+    return Route(str(network.network_address), network.prefixlen, MAIN_TABLE, 0, metric=IDLE_ROUTE_METRIC)
 
 
 def _family(address: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
@@ -30,15 +30,23 @@ class Network:
     """Keeps the kernel as the pool wants it.
 
     :param interval_s: how often it looks without an event.
+    :param ranges: of the node's own, for pods.
     :param way_mtu: MTU of pods whose packets leave by a device of the given MTU; by any, if that is 0.
     """
 
     def __init__(
-        self, routing: Routing, pool: LocalPool, *, interval_s: float = 30.0, way_mtu: Callable[[int], int] = int
+        self,
+        routing: Routing,
+        pool: LocalPool,
+        *,
+        interval_s: float = 30.0,
+        ranges: Collection[str] = (),
+        way_mtu: Callable[[int], int] = int,
     ) -> None:
         self._routing = routing
         self._pool = pool
         self._interval_s = interval_s
+        self._ranges = tuple(ranges)
         self._way_mtu = way_mtu
         self._lock = threading.Lock()
         self._report = RoutingReport()
@@ -99,11 +107,11 @@ class Network:
     def _bring(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
         # A range of the node's own has no device that could be missing.
         clouds = [one for one in interfaces.values() if one.mac]
-        if not clouds and self._report == RoutingReport():
+        if not clouds and not self._ranges and self._report == RoutingReport():
             self._pool.set_unusable({})
             return {}
         try:
-            report = self._routing.reconcile([_link(one, self._kept(one)) for one in clouds])
+            report = self._routing.reconcile([_link(one, self._kept(one)) for one in clouds], self._ranges)
         except DatapathError as error:
             _log.error("the kernel refuses", error=error.message)
             problems = {one.id: error.message for one in clouds if one.id not in self._report.devices}

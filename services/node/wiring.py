@@ -74,9 +74,15 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     datapath = await _datapath(settings, life)
     endpoints, routing = KernelEndpoints(datapath.pods if datapath is not None else None), KernelRouting()
     way_mtu: Callable[[int], int] = datapath.pod_mtu if datapath is not None else int
-    network = Network(routing, pool, interval_s=settings.reconcile_interval_s, way_mtu=way_mtu)
-    mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
     ranges = settings.pod_ranges
+    network = Network(
+        routing,
+        pool,
+        interval_s=settings.reconcile_interval_s,
+        ranges=ranges.texts if ranges is not None else (),
+        way_mtu=way_mtu,
+    )
+    mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
     address6_of = ranges.address6_of if ranges is not None else lambda _: ""
     pods = Pods(pool, endpoints, mtu_of=mtu_of, address6_of=address6_of, wait_s=settings.address_wait_s)
     await asyncio.to_thread(_restore, endpoints, network, pods, ranges)

@@ -32,13 +32,18 @@ def node(bed: Bed) -> Node:
     pods ── node ── ens0 ── router; ens1 is the pool's, but not plugged yet
     """
     one = bed.node(
-        "a", Eni(0, "10.0.0.5", ["10.0.0.10", "10.0.0.11"]),
+        "a", Eni(0, "10.0.0.5", ["10.0.0.10", "10.0.0.11"]), cooldown_s=0,
         **{"datapath.masquerade": True, "datapath.cluster_cidrs": ["10.0.0.0/16"]},
     )  # fmt: skip
     one.enis.append(SECOND)
     one.fill_journal()
     one.start()
     return one
+
+
+def refusal(namespace: str, address: str) -> str:
+    command = ["ip", "netns", "exec", namespace, "ping", "-n", "-c", "1", "-W", "2", address]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def masquerade(node: Node) -> dict[str, str]:
@@ -48,6 +53,13 @@ def masquerade(node: Node) -> dict[str, str]:
 def test_addresses_and_devices_come_and_go(bed: Bed, node: Node) -> None:
     pod, _ = node.add("pod0")
     assert bed.ping(pod, OUTSIDE)
+
+    # An address of the pool that no pod has is unreachable, until one has it.
+    assert "Unreachable" in refusal(pod, "10.0.0.11")
+    node.add("idle")
+    assert bed.ping(pod, "10.0.0.11")
+    assert node.cni("DEL", "idle").code == 0
+    assert "Unreachable" in refusal(pod, "10.0.0.11")
 
     bed.ip(node.namespace, "addr add 192.0.2.77/32 dev ens0")
     until(lambda: bed.ping(pod, "192.0.2.77"), 3)

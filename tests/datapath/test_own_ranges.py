@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -49,6 +51,12 @@ def addresses(node: Node, container: str, namespace: str) -> list[str]:
     return [one["address"].partition("/")[0] for one in answer.body["ips"]]
 
 
+def refusal(namespace: str, address: str) -> str:
+    command = ["ip", "netns", "exec", namespace, "ping", "-n", "-c", "1", "-W", "2", address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
 def test_pods_reach_each_other_and_the_node_and_a_restart_changes_nothing(bed: Bed, own_node: Node) -> None:
     pods = {}
     for name in ("one", "two"):
@@ -66,6 +74,10 @@ def test_pods_reach_each_other_and_the_node_and_a_restart_changes_nothing(bed: B
 
     all_is_well()
     assert [one["mtu"] for one in bed.show(one, "link", "show", "eth0")] == [1400], "that of the device that leads out"
+    for address in of_one:
+        unused = str(ip_address(address) + 77)
+        assert "nreachable" in refusal(one, unused), "not sent to the gateway, which would send it back"
+        assert "No route to host" in refusal(own_node.namespace, unused)
     own_node.kill()
     all_is_well()
     own_node.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import pytest
 
@@ -11,6 +12,7 @@ from datapath.errors import KernelRefused
 from datapath.testing import FakeRouting
 from ipam.errors import PoolEmpty
 from ipam.journal import Owner
+from ipam.ranges import PodRanges
 from services.node.network import Network, settle
 
 
@@ -69,7 +71,7 @@ async def test_without_a_pool_nothing_is_touched(memory_node, fake_routing) -> N
 async def test_a_kernel_that_refuses_is_told(memory_node, make_eni, fake_routing, monkeypatch) -> None:
     network = Network(fake_routing, memory_node.pool)
 
-    def refuse(links: object) -> None:
+    def refuse(links: object, ranges: object) -> None:
         raise KernelRefused("add a rule", 12)
 
     monkeypatch.setattr(fake_routing, "reconcile", refuse)
@@ -77,6 +79,16 @@ async def test_a_kernel_that_refuses_is_told(memory_node, make_eni, fake_routing
     assert "add a rule" in problems["eni-1"]
     with pytest.raises(PoolEmpty):
         memory_node.pool.lease(Owner("a", "eth0"))
+
+
+def test_own_ranges_are_the_kernels_too_and_have_the_mtu_of_the_way_out(memory_node, fake_routing) -> None:
+    network = Network(
+        fake_routing, memory_node.pool, ranges=["10.1.0.0/24"], way_mtu=lambda mtu: min(mtu or 9001, 1450)
+    )
+    own = PodRanges(ip_network("10.1.0.0/24"), None).interface()
+    assert not network.hold({own.id: own})
+    assert fake_routing.ranges == ("10.1.0.0/24",)
+    assert network.mtu_of(own.id) == 1450
 
 
 async def test_cooldowns_end_by_themselves(memory_node) -> None:
