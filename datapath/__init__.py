@@ -17,6 +17,12 @@ The map:
     devices/        devices that lead out of the node, and the overlay device
     neighbours/     next hops that the kernel keeps resolved
     maps.py         what parts ask of a map; fake_maps.py has one of memory
+    config.py       what an operator may set
+    service.py      all of it together, as the node and the cluster want it
+    programs.py     the node's programs: loaded, attached, replaced in place
+    local_pods.py   this node's pods as the programs know them
+    raises.py       when what the programs remember is dropped
+    retire.py       plain routing instead: what is left of the programs taken away
     runtime.py      what changes while programs run: the generation, and which events they tell
     conntrack/      connections: sizes of their maps, what has expired taken out, lists
     identities/     who has which address

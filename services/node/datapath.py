@@ -139,6 +139,8 @@ class DatapathRunner:
             work()
         except DatapathError as error:
             _log.error("the datapath is not as it should be", error=error.message)
+        except OSError as error:
+            _log.error("the kernel could not be asked", error=str(error))
         self._tell(self._datapath.underlay.problems)
 
     def _tell(self, problems: Mapping[str, str]) -> Mapping[str, str]:

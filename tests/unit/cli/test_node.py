@@ -55,7 +55,7 @@ def options(tmp_path: Path) -> tuple[str, ...]:
 def test_programs_go_before_devices(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     answer = plimsoll("node", "cleanup", *options(tmp_path))
     assert answer.code == 0
-    assert kernel.done == ["remove /sys/fs/bpf/nowhere", "clean the network"]
+    assert kernel.done == ["look at /sys/fs/bpf/nowhere", "remove /sys/fs/bpf/nowhere", "clean the network"]
     assert answer.out == "1 link, 1 program, 2 maps, 1 rule, 2 addresses removed\n"
 
 
