@@ -127,18 +127,30 @@ class VerifierRefused(BpfError):
 
 
 class LayoutChanged(BpfError):
-    """`old` and `new` describe the layouts of map `map`."""
+    """`old` and `new` describe the layouts of map `map`; the message tells where they part."""
 
     kind = "precondition"
 
     def __init__(self, map_name: str, old: str, new: str) -> None:
+        before, after = _parted(old, new)
         super().__init__(
-            f"the pinned map {map_name} holds {old}; this build has {new}, and knows no way from one to the other",
+            f"the pinned map {map_name} holds {before}; this build has {after}, and knows no way from one to the other",
             remedy="go back to the build before, or run `plimsoll node cleanup` (open connections are forgotten)",
         )
         self.map = map_name
         self.old = old
         self.new = new
+
+
+def _parted(old: str, new: str, most: int = 4) -> tuple[str, str]:
+    """Two descriptions without the fields, between commas, that they share; the rest is told by its beginning."""
+    ours, theirs = old.split(", "), new.split(", ")
+    cut = []
+    for one, other in ((ours, set(theirs)), (theirs, set(ours))):
+        differing = [part for part in one if part not in other]
+        more = f" and {len(differing) - most} more" if len(differing) > most else ""
+        cut.append(", ".join(differing[:most]) + more if len(one) > 2 * most else ", ".join(one))
+    return cut[0] or old, cut[1] or new
 
 
 class NotLoaded(BpfError):

@@ -24,6 +24,8 @@ from datapath.loader.programs import Program
 
 _PACKAGE: Final = Path(__file__).parents[1]
 _SUFFIX: Final = ".bpf.o"
+# Maps that hold nothing beyond a packet or a jiffy: each object has its own, so that a new build may lay them out anew.
+TRANSIENT: Final = frozenset({"budgets", "samples", "scratches"})
 
 
 def find(name: str, folder: Path | None = None) -> Path:
@@ -77,7 +79,7 @@ def load(
     rodata: Mapping[str, bytes] | None = None,
     sizes: Mapping[str, int] | None = None,
     only: Collection[str] | None = None,
-    private: Collection[str] = (),
+    private: Collection[str] = TRANSIENT,
     version: int = LAYOUT_VERSION,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> Loaded:

@@ -30,7 +30,7 @@ from datapath.view.model import End, Traced
 PROGRAM: Final = "from_pod"
 _RING_BYTES: Final = 1 << 16
 # What is written for every packet, whoever it is of.
-PRIVATE: Final = frozenset({"events", "lost_events", "budgets", "samples", "scratches"})
+PRIVATE: Final = objects.TRANSIENT | {"events", "lost_events"}
 
 
 class Runnable(Protocol):
