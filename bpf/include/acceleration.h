@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_ACCELERATION_H
 #define PLIMSOLL_ACCELERATION_H
 
-#include "common.h"
+#include "program.h"
 
 /* One end of a connection. The cookie of its network namespace keeps equal addresses of different namespaces apart. */
 struct accelerated_end {

@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_DECIDE_H
 #define PLIMSOLL_DECIDE_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "flow.h"
 #include "forward.h"

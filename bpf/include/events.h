@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_EVENTS_H
 #define PLIMSOLL_EVENTS_H
 
-#include "common.h"
+#include "program.h"
 #include "maps.h"
 #include "packet.h"
 

@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_FLOW_H
 #define PLIMSOLL_FLOW_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "maps.h"
 #include "packet.h"

@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_FORWARD_H
 #define PLIMSOLL_FORWARD_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "flow.h"
 #include "icmp.h"

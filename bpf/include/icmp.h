@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_ICMP_H
 #define PLIMSOLL_ICMP_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "flow.h"
 #include "maps.h"

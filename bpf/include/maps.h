@@ -3,7 +3,7 @@
 #ifndef PLIMSOLL_MAPS_H
 #define PLIMSOLL_MAPS_H
 
-#include "common.h"
+#include "program.h"
 
 #define CIDRS_MAX 65536
 #define POLICY_ENTRIES_MAX 16384

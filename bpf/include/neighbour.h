@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_NEIGHBOUR_H
 #define PLIMSOLL_NEIGHBOUR_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "flow.h"
 #include "icmp.h"

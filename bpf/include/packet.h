@@ -3,7 +3,7 @@
 #ifndef PLIMSOLL_PACKET_H
 #define PLIMSOLL_PACKET_H
 
-#include "common.h"
+#include "program.h"
 
 #define PROTO_ICMP 1
 #define PROTO_TCP 6

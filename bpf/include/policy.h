@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_POLICY_H
 #define PLIMSOLL_POLICY_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "maps.h"
 #include "packet.h"

@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_PREFILTER_H
 #define PLIMSOLL_PREFILTER_H
 
-#include "common.h"
+#include "program.h"
 
 #define PREFILTER_RULES_MAX 131072
 

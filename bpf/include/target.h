@@ -2,7 +2,7 @@
 #ifndef PLIMSOLL_TARGET_H
 #define PLIMSOLL_TARGET_H
 
-#include "common.h"
+#include "program.h"
 #include "events.h"
 #include "flow.h"
 #include "maps.h"

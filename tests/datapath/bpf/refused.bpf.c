@@ -1,7 +1,7 @@
 /* What the loader takes for the programs of pods, and the verifier does not: memory is read without a look. */
 #define SOURCE_FILE SOURCE_POD
 
-#include "common.h"
+#include "program.h"
 
 char _license[] SEC("license") = "GPL";
 

@@ -1,5 +1,5 @@
 /* Holds every shared structure, so that a test can compare the compiled types with their mirror in Python. */
-#include "common.h"
+#include "program.h"
 
 struct target _target;
 struct cidr_key _cidr_key;

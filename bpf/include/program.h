@@ -1,6 +1,6 @@
 /* What every program begins with. vmlinux.h is made from the running kernel's BTF when the programs are built. */
-#ifndef PLIMSOLL_COMMON_H
-#define PLIMSOLL_COMMON_H
+#ifndef PLIMSOLL_PROGRAM_H
+#define PLIMSOLL_PROGRAM_H
 
 #include "kernel.h"
 
