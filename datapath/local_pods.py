@@ -10,11 +10,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from datapath import layout
-from datapath.errors import NotWired
+from datapath.errors import BpfRefused, NotWired
 from datapath.layout import address_bytes, address_text, mac_bytes
 from datapath.maps import MapLike, slices
 from datapath.model import HOST_MAC, HOST_PREFIX, Endpoint
@@ -90,7 +91,8 @@ class LocalPods:
         self._flags: dict[int, int] = {}
 
     def restore(self) -> None:
-        """Pods that a former life knew and whose devices still exist get the programs of this one."""
+        """Pods that a former life knew and whose devices still exist get the programs of this one. What is refused for
+        one of them keeps nobody else waiting: whoever holds its lease attaches it again, and tells why not."""
         names = dict(socket.if_nameindex())
         with self._lock:
             for index, found in list(_entries(self._endpoints())):
@@ -101,7 +103,8 @@ class LocalPods:
                 pod = LocalPod(name, index, address_text(found.address4), address_text(found.address6), found.target)
                 self._pods[name] = self._by_index[index] = pod
                 self._flags[index] = found.target.flags & _POLICY_FLAGS
-                self._programs.attach_pod(index, name)
+                with suppress(BpfRefused):
+                    self._programs.attach_pod(index, name)
 
     def attach(self, endpoint: Endpoint, index: int) -> None:
         with self._lock:

@@ -169,6 +169,18 @@ def test_a_restart_takes_back_what_still_has_its_device(told: Told, monkeypatch:
     assert told.entry(7).target.flags == layout.TARGET_EGRESS_POLICY
 
 
+def test_a_device_that_goes_meanwhile_keeps_no_daemon_from_starting(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told.pods().attach(A, 7)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, "plma")])
+    told.refuse_attach = True
+    pods = told.pods()
+    pods.restore()
+    with pytest.raises(BpfRefused):
+        pods.attach(A, 7)
+
+
 def test_a_pod_without_a_lease_is_dropped(told: Told) -> None:
     pods = told.pods()
     pods.attach(A, 7)
