@@ -31,6 +31,9 @@ class Kernel:
         self.done.append(f"remove {root}")
         return self.pinned
 
+    def disable(self) -> None:
+        self.done.append("leave local TCP to the stack")
+
     def clean(self, *, dry_run: bool = False) -> CleanupReport:
         self.done.append("look at the network" if dry_run else "clean the network")
         if self.refuses:
@@ -45,6 +48,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr("datapath.loader.pins.inventory", kernel.inventory)
     monkeypatch.setattr("datapath.loader.pins.remove", kernel.remove)
     monkeypatch.setattr("datapath.cleanup.clean", kernel.clean)
+    monkeypatch.setattr("datapath.acceleration.sockmap.SockmapAcceleration.disable", lambda _: kernel.disable())
     return kernel
 
 
@@ -55,7 +59,12 @@ def options(tmp_path: Path) -> tuple[str, ...]:
 def test_programs_go_before_devices(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     answer = plimsoll("node", "cleanup", *options(tmp_path))
     assert answer.code == 0
-    assert kernel.done == ["look at /sys/fs/bpf/nowhere", "remove /sys/fs/bpf/nowhere", "clean the network"]
+    assert kernel.done == [
+        "look at /sys/fs/bpf/nowhere",
+        "leave local TCP to the stack",
+        "remove /sys/fs/bpf/nowhere",
+        "clean the network",
+    ]
     assert answer.out == "1 link, 1 program, 2 maps, 1 rule, 2 addresses removed\n"
 
 
