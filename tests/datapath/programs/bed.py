@@ -235,6 +235,8 @@ class ProgramBed:
             for name in self._names
         ]
         self.maps: dict[str, Map] = {name: one for each in loaded for name, one in each.maps.items()}
+        # Of each object its own: what one has left out of its events is none of the other's.
+        self._budgets = [each.maps[name] for each in loaded for name in ("budgets", "samples") if name in each.maps]
         self.programs = {name: one for each in loaded for name, one in each.programs.items()}
 
     def _new_policy(self) -> Map:
@@ -248,8 +250,7 @@ class ProgramBed:
         """As after a start: nothing tracked, no policy."""
         for name in ("flows", "nat", "fragments", "addresses", "cidrs", "endpoints", "devices"):
             self.maps[name].clear()
-        for name in ("budgets", "samples"):
-            one = self.maps[name]
+        for one in self._budgets:
             for number in range(one.max_entries):
                 one.update(number.to_bytes(4, "little"), bytes(one.value_size))
         self._enforced.clear()
