@@ -150,3 +150,14 @@ def _await_connection(url: str, server: subprocess.Popen[bytes], timeout_s: floa
             if server.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+_HOME = os.readlink("/proc/thread-self/ns/net")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_home() -> None:
+    """What a file of tests finds depends on no other: none may leave the thread in a network of its own."""
+    assert os.readlink("/proc/thread-self/ns/net") == _HOME, (
+        "tests before left this thread in another network namespace"
+    )

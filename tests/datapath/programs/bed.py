@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
@@ -147,12 +147,14 @@ class Run:
 class ProgramBed:
     """Everything is gone when the block is left.
 
+    :param visits: the thread is in the node only within `inside`; else as long as the bed is there.
     :param flags: CONFIG_*. :param config: other fields of struct config. :ivar folder: where its maps are pinned."""
 
     def __init__(
         self, flags: int = ALL_ON, names: Iterable[str] = ("pod", "device"), sizes: Mapping[str, int] | None = None,
-        **config: Any,
+        *, visits: bool = False, **config: Any,
     ) -> None:  # fmt: skip
+        self._visits = visits
         self._flags, self._names, self._config = flags, tuple(names), config
         self._sizes = {"flows": 2048, "nat": 2048, "fragments": 256, **(sizes or {})}
         self._enforced: dict[int, EndpointPolicy] = {}
@@ -169,7 +171,8 @@ class ProgramBed:
             self.ring = RingReader(self.maps["events"])
             undo.callback(self.ring.close)
             self.policies = PolicyWriter(self.maps["policies"], self._new_policy)
-            self._inside = undo.enter_context(self.spaces.inside(self.node))
+            if not self._visits:
+                undo.enter_context(self.inside())
             self.reset()
             self._stack = undo.pop_all()
         return self
@@ -178,6 +181,10 @@ class ProgramBed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def inside(self) -> AbstractContextManager[None]:
+        """The thread is in the node until the end of the block."""
+        return self.spaces.inside(self.node)
 
     # ---- the node ----
 

@@ -11,11 +11,13 @@ from tests.datapath.programs.bed import ProgramBed
 
 @pytest.fixture(scope="session")
 def loaded() -> Iterator[ProgramBed]:
-    with ProgramBed() as one:
+    with ProgramBed(visits=True) as one:
         yield one
 
 
 @pytest.fixture
-def bed(loaded: ProgramBed) -> ProgramBed:
-    loaded.reset()
-    return loaded
+def bed(loaded: ProgramBed) -> Iterator[ProgramBed]:
+    # Whatever runs behind these tests must be in the machine's own network again.
+    with loaded.inside():
+        loaded.reset()
+        yield loaded
