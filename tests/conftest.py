@@ -159,5 +159,5 @@ _HOME = os.readlink("/proc/thread-self/ns/net")
 def at_home() -> None:
     """What a file of tests finds depends on no other: none may leave the thread in a network of its own."""
     assert os.readlink("/proc/thread-self/ns/net") == _HOME, (
-        "tests before left this thread in another network namespace"
+        "a test before stayed in another network namespace"
     )
