@@ -158,6 +158,4 @@ _HOME = os.readlink("/proc/thread-self/ns/net")
 @pytest.fixture(scope="module", autouse=True)
 def at_home() -> None:
     """What a file of tests finds depends on no other: none may leave the thread in a network of its own."""
-    assert os.readlink("/proc/thread-self/ns/net") == _HOME, (
-        "a test before stayed in another network namespace"
-    )
+    assert os.readlink("/proc/thread-self/ns/net") == _HOME, "a test before stayed in another network namespace"
