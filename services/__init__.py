@@ -5,7 +5,8 @@ The map:
     runtime/     what every service is built of
     api/         protos with their committed stubs, and messages <-> model
     registry/    nodes, their heartbeats and their pods
-    ipam_aws/    pools of one AWS account and region
+    ipam/        pools of one account and region, whatever the cloud
+    ipam_aws/    the process that does it for AWS
     worker/      Celery workers that do the cloud calls
     node/        the node daemon and its CNI plugin
     cli/         the `plimsoll` command

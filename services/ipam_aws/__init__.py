@@ -1,13 +1,7 @@
-"""The IPAM service of one AWS account and region: watches nodes, journals intents, tells nodes their pools.
+"""The IPAM service of one AWS account and region.
 
 The map:
 
-    settings         what can be set
-    wiring           builds the service: store and queue below, the domain, the gRPC server on top
-    handlers         IpamService: nodes watch their own pool, people look and explain
-    work_handlers    IpamWorkService: what workers call
-    topics           what each node is told
-    reports          what nodes say, checked and bounded
-    convert, pages   views of the domain as messages; pages of listings
-    metrics          what Prometheus is told
+    settings    how AWS names accounts, regions and resources; the rest is services.ipam's
+    wiring      hands services.ipam what the provider can do
 """

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.ipam_aws.settings import Account, RedisUrl, Tags, VpcIds, check_redis_url, check_region
+from services.ipam.settings import RedisUrl, Tags, check_redis_url
+from services.ipam_aws import settings as aws
 from services.runtime.settings import ServiceSettings
 from services.worker.buckets import BudgetLimits, Rate
 
+Cloud = Literal["aws"]
+# How each cloud names accounts and regions.
+PLACES: Final[Mapping[str, Mapping[str, Callable[[str], str]]]] = {
+    "aws": {"account": aws.check_account, "region": aws.check_region},
+}
 CallsPerS = Annotated[float, Field(gt=0, le=10_000)]
 Burst = Annotated[float, Field(ge=1, le=10_000)]
 
@@ -56,7 +63,7 @@ class ScopeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    vpc_ids: VpcIds = Field(default=(), description="networks")
+    vpc_ids: aws.VpcIds = Field(default=(), description="networks")
     vpc_cidrs: tuple[str, ...] = Field(default=(), description="networks by their CIDR, such as 10.0.0.0/16")
     instance_tags: Tags = Field(default_factory=dict, description="instances with all of these tags; * and ? may stand")
     subnet_tags: Tags = Field(default_factory=dict, description="subnets with all of these tags")
@@ -76,14 +83,14 @@ class ScopeSettings(BaseModel):
 class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PLIMSOLL_WORKER_", extra="forbid")
 
-    cloud: Literal["aws"] = Field("aws", description="whose interfaces to speak to")
-    account: Account
-    region: str = Field(description="AWS region, such as eu-west-1")
+    cloud: Cloud = Field("aws", description="whose API to speak to")
+    account: str = Field(description="whose resources, as the IPAM service has it: an AWS account number")
+    region: str = Field(description="the cloud's region, as the IPAM service has it")
     cluster: str = Field(
         "plimsoll", pattern=r"^[A-Za-z0-9._-]{1,63}$", description="the cluster that the IPAM service manages"
     )
     ipam: str = Field(description="the IPAM service: host:port, or unix:/path on this machine")
-    ipam_identity: str = Field("service/ipam-aws", description="who it must prove to be: service/<name>")
+    ipam_identity: str = Field("", description="who it must prove to be: service/<name>; empty: the cloud's service")
     redis: RedisUrl = "unix:///run/plimsoll/redis.sock"
     endpoint_url: str = Field("", description="another address of the cloud's API, for a lab; empty: the cloud's own")
     scope: ScopeSettings = Field(default_factory=ScopeSettings, description="what of the account is looked at")
@@ -97,10 +104,11 @@ class Settings(ServiceSettings):
     def _redis(cls, value: str) -> str:
         return check_redis_url(value)
 
-    @field_validator("region")
+    @field_validator("account", "region")
     @classmethod
-    def _region(cls, value: str) -> str:
-        return check_region(value)
+    def _of_cloud(cls, value: str, info: ValidationInfo) -> str:
+        checks = PLACES.get(info.data.get("cloud", ""), {})
+        return checks[str(info.field_name)](value) if checks else value
 
     @field_validator("endpoint_url")
     @classmethod
@@ -108,6 +116,11 @@ class Settings(ServiceSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("write http://host:port or https://host:port")
         return value
+
+    @property
+    def identity(self) -> str:
+        """Who the IPAM service must prove to be."""
+        return self.ipam_identity or f"service/ipam-{self.cloud}"
 
     @model_validator(mode="after")
     def _reaches_ipam(self) -> Self:

@@ -9,7 +9,6 @@ import socket
 from contextlib import closing
 
 from ipam.executor import Executor
-from ipam.ports import CloudProvider
 from services.runtime.client import sync_channel
 from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Lifecycle
@@ -19,12 +18,13 @@ from services.worker.budget import RedisBudget, connect
 from services.worker.clients import GrpcJournal
 from services.worker.consumer import CeleryRunner
 from services.worker.metrics import WorkerMetrics
+from services.worker.providers import provider
 from services.worker.settings import Settings
 
 
 async def build(settings: Settings, life: Lifecycle) -> None:
     metrics = WorkerMetrics()
-    channel = await life.enter(sync_channel(settings.ipam, settings.tls, settings.ipam_identity))
+    channel = await life.enter(sync_channel(settings.ipam, settings.tls, settings.identity))
     redis = await life.enter(closing(connect(settings.redis, connections=settings.threads)))
     name = f"{settings.cloud}:{settings.account}:{settings.region}"
     budget = RedisBudget(
@@ -54,20 +54,3 @@ async def build(settings: Settings, life: Lifecycle) -> None:
 
     life.defer(let_go)
     life.spawn("queue", runner.ended)
-
-
-def provider(settings: Settings, metrics: WorkerMetrics) -> CloudProvider:
-    """The cloud's SDK is imported here, by the worker of that cloud only."""
-    from ipam.providers.aws import AwsProvider
-    from ipam.providers.aws_settings import Scope
-
-    return AwsProvider(
-        settings.account,
-        settings.region,
-        endpoint_url=settings.endpoint_url or None,
-        observe=metrics,
-        cluster=settings.cluster,
-        exclude=settings.exclude_interface_tags,
-        scope=Scope(**settings.scope.model_dump()),
-        connections=settings.threads,
-    )

@@ -20,8 +20,8 @@ from ipam.ports import IntentJournal
 from ipam.service import PoolService
 from ipam.testing import AWS_LIKE, DirectQueue, FakeClock, FakeCloud, FreeBudget, LocalJournal, MemoryStore, on_loop
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
-from services.ipam_aws.metrics import IpamMetrics
-from services.ipam_aws.work_handlers import WorkHandlers
+from services.ipam.metrics import IpamMetrics
+from services.ipam.work_handlers import WorkHandlers
 from services.runtime.client import sync_channel
 from services.runtime.server import GrpcServer, allow
 from services.runtime.settings import ServiceSettings, load

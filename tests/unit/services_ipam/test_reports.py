@@ -13,7 +13,7 @@ from ipam.model import NodeSpec
 from services.api.ipam import convert
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.watch.v1 import watch_pb2
-from services.ipam_aws import reports
+from services.ipam import reports
 
 DEFAULTS = NodeSpec(name="", instance_id="")
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)

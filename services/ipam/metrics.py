@@ -1,4 +1,4 @@
-"""What `ipam-aws` tells Prometheus: its pools as they are when asked, and what has happened since it started."""
+"""What an IPAM service tells Prometheus: its pools as they are when asked, and what has happened since it started."""
 
 from __future__ import annotations
 

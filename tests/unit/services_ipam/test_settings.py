@@ -9,7 +9,8 @@ import pytest
 
 from ipam.config import IpamConfig
 from ipam.model import Limits, NodeSpec, Watermarks
-from services.ipam_aws.settings import Settings, check_redis_url, parse_tags, read_limits
+from services.ipam.settings import check_redis_url, parse_tags, read_limits
+from services.ipam_aws.settings import Settings
 from services.runtime.settings import SettingsError, load
 
 PLACE = ["--account", "123456789012", "--region", "eu-west-1"]

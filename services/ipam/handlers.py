@@ -15,10 +15,10 @@ from ipam.service import PoolService
 from services.api.ipam import convert_work
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
-from services.ipam_aws import reports
-from services.ipam_aws.convert import finding_to, pool_to, status_to
-from services.ipam_aws.pages import page
-from services.ipam_aws.topics import PoolTopics
+from services.ipam import reports
+from services.ipam.convert import finding_to, pool_to, status_to
+from services.ipam.pages import page
+from services.ipam.topics import PoolTopics
 from services.runtime.server import identity, require_node
 from services.runtime.watch import Position, Subscription
 

@@ -14,7 +14,7 @@ from ipam.service import PoolService
 from services.api.ipam import convert_work as convert
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
-from services.ipam_aws.metrics import IpamMetrics
+from services.ipam.metrics import IpamMetrics
 from services.runtime.errors import RuntimeFault
 
 Context = grpc.aio.ServicerContext[Any, Any]

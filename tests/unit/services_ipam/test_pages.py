@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.errors import InvalidInput
-from services.ipam_aws.pages import DEFAULT_SIZE, LARGEST_SIZE, page
+from services.ipam.pages import DEFAULT_SIZE, LARGEST_SIZE, page
 
 
 def read_all(names: list[str], size: int) -> list[list[str]]:

@@ -7,7 +7,7 @@ import pytest
 from ipam.errors import NotLeader
 from ipam.model import AddressState, PoolInterface
 from services.api.ipam.v1 import ipam_pb2 as pb
-from services.ipam_aws.topics import PoolTopics
+from services.ipam.topics import PoolTopics
 from services.runtime.watch import START, Position
 
 
