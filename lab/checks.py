@@ -65,7 +65,7 @@ async def between_marks(lab: Lab) -> str:
 async def addresses_assigned(lab: Lab) -> str:
     """Every pod has an address of its own, and the cloud assigned it to an interface of its node."""
     owners: dict[str, str] = {}
-    for port in (await lab.ec2.state()).ports.values():
+    for port in await lab.ports():
         owners |= dict.fromkeys(port.addresses, port.instance_id)
     holders: dict[str, str] = {}
     for pod in lab.pods.running.values():
@@ -84,19 +84,19 @@ async def addresses_assigned(lab: Lab) -> str:
 async def pools_match_cloud(lab: Lab) -> str:
     """What IPAM believes of each node's secondary addresses, and of their use, is what is."""
     assigned: dict[str, set[str]] = {place.instance_id: set() for place in lab.nodes.values()}
-    for port in (await lab.ec2.state()).ports.values():
+    for port in await lab.ports():
         assigned.setdefault(port.instance_id, set()).update(port.addresses - {port.primary_address})
     pods, pools = lab.pods.by_node(), await lab.pools()
-    for name in lab.nodes:
-        pool = pools[name]
+    for name, place in lab.nodes.items():
+        pool, service = pools[name], place.cloud.service
         told = {each.address: each.state for port in pool.interfaces for each in port.addresses}
-        if told.keys() != assigned[lab.nodes[name].instance_id]:
-            differing = sorted(told.keys() ^ assigned[lab.nodes[name].instance_id])
-            raise Failed(f"{name}: ipam-aws and the cloud disagree on {', '.join(differing)}")
+        if told.keys() != assigned[place.instance_id]:
+            differing = sorted(told.keys() ^ assigned[place.instance_id])
+            raise Failed(f"{name}: {service} and the cloud disagree on {', '.join(differing)}")
         used = {address for address, state in told.items() if state == ipam_pb2.ADDRESS_STATE_IN_USE}
         held = {pod.address for pod in pods.get(name, ())}
         if used != held:
-            raise Failed(f"{name}: ipam-aws knows {sorted(used)} in use, its pods hold {sorted(held)}")
+            raise Failed(f"{name}: {service} knows {sorted(used)} in use, its pods hold {sorted(held)}")
     return f"{sum(map(len, assigned.values()))} addresses"
 
 
@@ -147,7 +147,7 @@ async def pods_reach_outside(lab: Lab) -> str:
     """Each pod is seen outside with its own address, or with one of its node's if they masquerade."""
     pods = list(lab.pods.running.values())
     own: dict[str, set[str]] = {}
-    for port in (await lab.ec2.state()).ports.values():
+    for port in await lab.ports():
         own.setdefault(port.instance_id, set()).add(port.primary_address)
     seen = await asyncio.gather(*(source_seen_from(pod.namespace, lab.outside.address) for pod in pods))
     for pod, source in zip(pods, seen, strict=True):
@@ -177,7 +177,7 @@ async def programs_carry_pods(lab: Lab) -> str:
 
 
 async def no_leaked_interface(lab: Lab) -> str:
-    interfaces = (await lab.ec2.document())["interfaces"]
+    interfaces = [row for cloud in lab.clouds.values() for row in (await cloud.admin.document())["interfaces"]]
     loose = [row["id"] for row in interfaces if not row["instance_id"]]
     if loose:
         raise Failed(f"attached to nothing: {', '.join(loose)}")
@@ -211,7 +211,7 @@ async def central_services_back(lab: Lab) -> str:
     pools = await lab.settled()
     used = sum(pool.in_use for pool in pools.values())
     if used != len(lab.pods.running):
-        raise Failed(f"ipam-aws knows {used} addresses in use, {len(lab.pods.running)} pods run")
+        raise Failed(f"IPAM knows {used} addresses in use, {len(lab.pods.running)} pods run")
     await addresses_assigned(lab)
     return f"all {used} leases known again"
 

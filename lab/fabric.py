@@ -102,8 +102,8 @@ class Fabric:
         self._vpc_cidrs: frozenset[str] = frozenset()
         # pyroute2 is untyped.
         self._ip: Any = None
-        self._state = CloudState(0, {})
-        self._applied_revision = 0
+        self._states: dict[str, CloudState] = {}
+        self._applied: dict[str, int] = {}
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Fabric:
@@ -118,11 +118,6 @@ class Fabric:
         await self._run(self._close)
         self._thread.shutdown()
 
-    @property
-    def revision(self) -> int:
-        """Revision of the cloud's state that is in force."""
-        return self._applied_revision
-
     async def attach_segment(self, segment: Segment) -> None:
         """Connects a namespace that is no instance and configures its device."""
         await self._run(lambda: self._attach_segment(segment))
@@ -130,26 +125,39 @@ class Fabric:
     async def add_instance(self, instance_id: str, namespace: str) -> None:
         """From now on the interfaces of the instance are plugged into the namespace."""
         self._instances[instance_id] = namespace
-        await self.apply(self._state)
+        await self._converge()
 
     async def remove_instance(self, instance_id: str) -> None:
         self._instances.pop(instance_id, None)
-        await self.apply(self._state)
+        await self._converge()
 
-    async def apply(self, state: CloudState) -> Difference:
-        """Makes the network what `state` says and returns what had to change. Raises NetlinkError or OSError."""
-        self._state = state
-        wanted = {key: port for key, port in state.ports.items() if port.instance_id in self._instances}
-        done = await self._run(lambda: self._reconcile(wanted, dict(self._instances)))
+    async def apply(self, state: CloudState, cloud: str = "") -> Difference:
+        """Makes the network what `state` says, beside what other clouds say, and returns what had to change.
+
+        Raises NetlinkError or OSError.
+
+        :param cloud: whose state it is; their networks must not overlap.
+        """
+        self._states[cloud] = state
+        done = await self._converge()
         async with self._changed:
-            self._applied_revision = max(self._applied_revision, state.revision)
+            self._applied[cloud] = max(self._applied.get(cloud, 0), state.revision)
             self._changed.notify_all()
         return done
 
-    async def wait_applied(self, revision: int) -> None:
+    async def wait_applied(self, revision: int, cloud: str = "") -> None:
         """Returns once the cloud's state of `revision`, or a later one, is in force."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._applied_revision >= revision)
+            await self._changed.wait_for(lambda: self._applied.get(cloud, 0) >= revision)
+
+    async def _converge(self) -> Difference:
+        wanted = {
+            key: port
+            for state in self._states.values()
+            for key, port in state.ports.items()
+            if port.instance_id in self._instances
+        }
+        return await self._run(lambda: self._reconcile(wanted, dict(self._instances)))
 
     async def drops(self) -> Drops:
         return await self._run(self._read_drops)

@@ -4,8 +4,8 @@ Start-up, what stands in one line at the same time:
 
     folder and lock
     namespaces, fabric, certificates · redis
-    fake EC2
-    registry · ipam-aws · worker · instances with their namespaces
+    fake clouds
+    registry · an IPAM service and a worker for each cloud · instances with their namespaces
     node daemons
 """
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -22,26 +24,26 @@ import grpc
 from aiohttp import ClientError
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab.cloud_admin import CloudAdmin
+from lab.clouds import CloudKind, chosen
 from lab.ec2_admin import Ec2Admin
 from lab.fabric import Fabric, Segment
 from lab.options import LabOptions
 from lab.outside import SourceLog
 from lab.pods import CniError, Plugin, Pod, Pods
 from lab.processes import Children
-from lab.programs import FAKE_EC2_PORT, NodePlace, Programs, toml
+from lab.programs import NodePlace, Programs, instance_type, toml
 from lab.state import LabError, LabState, start_time
+from lab.topology import Port
 from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
 from services.api.node.v1 import datapath_pb2, datapath_pb2_grpc
 from services.runtime.redis import RedisServer, RedisServerError
 
 CONTROL_CIDR: Final = "100.64.0.0/24"
 OUTSIDE_CIDR: Final = "203.0.113.0/24"
-# Of the fake EC2's default network.
-VPC_CIDR: Final = "10.0.0.0/16"
 AT_ONCE: Final = 16
 # What --keep-logs leaves: no keys.
 KEPT: Final = ("logs", "config", "db")
-CENTRAL: Final = ("registry", "ipam-aws", "worker")
 _LONG_POLL_S: Final = 20.0
 _RETRY_S: Final = 0.2
 _POLL_S: Final = 0.1
@@ -71,13 +73,21 @@ class Silent:
         pass
 
 
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A cloud of the lab: its fake's admin endpoint, and the IPAM service that manages it."""
+
+    kind: CloudKind
+    admin: CloudAdmin
+    ipam: ipam_pb2_grpc.IpamServiceAsyncStub
+
+
 class Lab:
     """The parts of a running lab, and what one can do to it. Raises LabError when it does not come up."""
 
     state: LabState
     children: Children
     fabric: Fabric
-    ec2: Ec2Admin
     redis: RedisServer
     outside: SourceLog
     pods: Pods
@@ -85,6 +95,7 @@ class Lab:
     def __init__(self, options: LabOptions, progress: Progress | None = None) -> None:
         self.options = options
         self.nodes: dict[str, NodePlace] = {}
+        self.clouds: dict[str, Cloud] = {}
         self._progress: Progress = progress or Silent()
         self._stack = AsyncExitStack()
 
@@ -123,15 +134,11 @@ class Lab:
             self._control.address,
             self.redis.url,
             pins=self.state.pins(),
-            cluster_cidrs=(VPC_CIDR, CONTROL_CIDR),
+            cluster_cidrs=(*(kind.vpc_cidr for kind in chosen(options.cloud)), CONTROL_CIDR),
         )
-        self.ec2 = await enter(Ec2Admin("127.0.0.1", FAKE_EC2_PORT, self._control.netns))
-        with self._step("fake EC2"):
-            await self.children.start(self._programs.fake_ec2(self.ec2.answers))
-        await enter(_background(self._follow_cloud()))
-        self._channel = await enter(grpc.aio.insecure_channel(f"unix:{self._programs.sockets['ipam-aws']}"))
-        self.ipam = ipam_pb2_grpc.IpamServiceStub(self._channel)
-        central = (self._programs.registry(), self._programs.ipam_aws(), self._programs.worker())
+        await together(*(self._start_cloud(kind) for kind in chosen(options.cloud)))
+        kinds = [cloud.kind for cloud in self.clouds.values()]
+        central = [self._programs.registry(), *map(self._programs.ipam, kinds), *map(self._programs.worker, kinds)]
         await together(
             self._reported("instances", self._launch_all()),
             *(self._reported(program.name, self.children.start(program)) for program in central),
@@ -142,6 +149,15 @@ class Lab:
         await together(*(self._reported(program.name, self.children.start(program)) for program in programs))
         self._write_context()
 
+    async def _start_cloud(self, kind: CloudKind) -> None:
+        enter = self._stack.enter_async_context
+        admin = (Ec2Admin if kind.name == "aws" else CloudAdmin)("127.0.0.1", kind.port, self._control.netns)
+        await enter(admin)
+        await self._reported(kind.fake, self.children.start(self._programs.fake(kind, admin.answers)))
+        channel = await enter(grpc.aio.insecure_channel(f"unix:{self._programs.sockets[kind.service]}"))
+        cloud = self.clouds[kind.name] = Cloud(kind, admin, ipam_pb2_grpc.IpamServiceStub(channel))
+        await enter(_background(self._follow(cloud)))
+
     async def _start_fabric(self) -> None:
         self.fabric = await self._stack.enter_async_context(Fabric(self.state.namespace_name("router")))
         self._control = Segment("control", self.state.namespace("control"), CONTROL_CIDR)
@@ -151,17 +167,22 @@ class Lab:
         self.outside = await self._stack.enter_async_context(SourceLog(outside.netns, outside.address))
 
     async def _launch_all(self) -> None:
-        for number in range(1, self.options.nodes + 1):
-            await self.launch(f"node-{number}")
+        for number, kind in zip(range(1, self.options.nodes + 1), itertools.cycle(chosen(self.options.cloud))):
+            await self.launch(f"node-{number}", kind.name)
 
-    async def launch(self, name: str) -> NodePlace:
-        """Launches an instance and gives it a namespace; the node daemon is not started."""
-        instance_id = await self.ec2.launch(self.options.instance_type, tags={"Name": name})
-        place = NodePlace(name, instance_id, self.state.namespace(name), self.state.folder / "nodes" / name)
+    async def launch(self, name: str, cloud: str = "") -> NodePlace:
+        """Launches an instance and gives it a namespace; the node daemon is not started.
+
+        :param cloud: at which; empty: the lab's first.
+        """
+        where = self.clouds[cloud or chosen(self.options.cloud)[0].name]
+        kind = where.kind
+        instance_id = await where.admin.launch(instance_type(self.options, kind), tags={"Name": name})
+        place = NodePlace(name, instance_id, self.state.namespace(name), self.state.folder / "nodes" / name, kind)
         self.nodes[name] = place
         await self.fabric.add_instance(instance_id, place.namespace)
         # The daemon speaks from the primary address: it has to be there first.
-        await self.fabric.wait_applied((await self.ec2.state()).revision)
+        await self.fabric.wait_applied((await where.admin.state()).revision, kind.name)
         return place
 
     async def add_node(self, name: str, settings: Mapping[str, object] | None = None) -> NodePlace:
@@ -175,7 +196,7 @@ class Lab:
         """Ends the daemon and terminates the instance, whose pods must be gone."""
         await self.children.stop(name)
         place = self.nodes.pop(name)
-        await self.ec2.terminate(place.instance_id)
+        await self.clouds[place.cloud.name].admin.terminate(place.instance_id)
         await self.fabric.remove_instance(place.instance_id)
         self.state.drop_namespace(place.namespace)
         self._write_context()
@@ -192,14 +213,43 @@ class Lab:
         except RedisServerError:
             return False
 
+    @property
+    def central(self) -> tuple[str, ...]:
+        """Names of the central processes."""
+        kinds = [cloud.kind for cloud in self.clouds.values()]
+        return ("registry", *(kind.service for kind in kinds), *(kind.worker for kind in kinds))
+
+    @property
+    def ec2(self) -> Ec2Admin:
+        """The fake EC2 of a lab that has one."""
+        admin = self.clouds["aws"].admin
+        assert isinstance(admin, Ec2Admin)
+        return admin
+
+    @property
+    def ipam(self) -> ipam_pb2_grpc.IpamServiceAsyncStub:
+        """The IPAM service of a lab that has one."""
+        (cloud,) = self.clouds.values()
+        return cloud.ipam
+
+    async def ports(self) -> list[Port]:
+        """What is plugged at any of the clouds. Raises aiohttp.ClientError."""
+        states = await asyncio.gather(*(cloud.admin.state() for cloud in self.clouds.values()))
+        return [port for state in states for port in state.ports.values()]
+
+    async def calls(self) -> dict[str, int]:
+        """Calls that the clouds counted: total, mutating, throttled. Raises aiohttp.ClientError."""
+        told = await asyncio.gather(*(cloud.admin.calls() for cloud in self.clouds.values()))
+        return {key: sum(int(each.get(key, 0)) for each in told) for key in ("total", "mutating", "throttled")}
+
     async def stop_central(self) -> None:
         """Kills every central process: services, worker and Redis, which forgets everything."""
-        await self.children.kill(*CENTRAL)
+        await self.children.kill(*self.central)
         self.redis.kill()
 
     async def start_central(self) -> None:
         self.start_redis()
-        await together(*(self.children.restart(name) for name in CENTRAL))
+        await together(*(self.children.restart(name) for name in self.central))
 
     async def add_pods(self, count: int) -> list[Pod]:
         """Starts pods, spread evenly over the nodes."""
@@ -220,7 +270,8 @@ class Lab:
     async def explain(self, node: str) -> list[str]:
         """What IPAM finds of the node, one line each; empty while it is away."""
         try:
-            answer = await self.ipam.Explain(ipam_pb2.ExplainRequest(node=node), timeout=1.0)
+            ipam = self.clouds[self.nodes[node].cloud.name].ipam
+            answer = await ipam.Explain(ipam_pb2.ExplainRequest(node=node), timeout=1.0)
         except grpc.aio.AioRpcError:
             return []
         return [f"{node}, {each.subject}: {each.message}" for each in answer.findings]
@@ -235,15 +286,17 @@ class Lab:
         return Plugin(self.options.plugin, self.nodes[node].cni_socket)
 
     async def pools(self) -> Mapping[str, ipam_pb2.Pool]:
-        """All pools as the IPAM service knows them, by node. Raises grpc.aio.AioRpcError."""
+        """All pools as the IPAM services know them, by node. Raises grpc.aio.AioRpcError."""
         found: dict[str, ipam_pb2.Pool] = {}
-        token = ""
-        while True:
-            answer = await self.ipam.ListPools(ipam_pb2.ListPoolsRequest(page_token=token), timeout=5.0)
-            found |= {pool.node.name: pool for pool in answer.pools}
-            token = answer.next_page_token
-            if not token:
-                return found
+        for cloud in self.clouds.values():
+            token = ""
+            while True:
+                answer = await cloud.ipam.ListPools(ipam_pb2.ListPoolsRequest(page_token=token), timeout=5.0)
+                found |= {pool.node.name: pool for pool in answer.pools}
+                token = answer.next_page_token
+                if not token:
+                    break
+        return found
 
     async def settled(self, *, timeout_s: float = 60.0) -> Mapping[str, ipam_pb2.Pool]:
         """Returns the pools once IPAM knows every lease, and every node is between its marks with nothing under way.
@@ -299,18 +352,18 @@ class Lab:
         for name in self.nodes:
             pool = pools.get(name)
             if pool is None:
-                found.append(f"{name}: unknown to ipam-aws")
+                found.append(f"{name}: unknown to {self.nodes[name].cloud.service}")
             elif not _between(pool) or pool.in_use != len(pods.get(name, ())):
                 found.append(f"{name} with {len(pods.get(name, ()))} pods: {describe(pool)}")
         return found
 
-    async def _follow_cloud(self) -> None:
+    async def _follow(self, cloud: Cloud) -> None:
         """Brings every change of the cloud's state into the fabric."""
         revision = -1
         while True:
             try:
-                state = await self.ec2.state(after_revision=revision, wait_s=_LONG_POLL_S)
-                await self.fabric.apply(state)
+                state = await cloud.admin.state(after_revision=revision, wait_s=_LONG_POLL_S)
+                await self.fabric.apply(state, cloud.kind.name)
                 revision = state.revision
             except (ClientError, LabError, OSError, NetlinkError) as err:
                 # The fake is away, or a namespace went while it was being plugged: look again.
@@ -336,7 +389,7 @@ class Lab:
         sockets = self._programs.sockets
         context = {
             "registry": f"unix:{sockets['registry']}",
-            "ipam": {"ipam-aws": f"unix:{sockets['ipam-aws']}"},
+            "ipam": {kind.service: f"unix:{sockets[kind.service]}" for kind in chosen(self.options.cloud)},
             "nodes": {name: f"unix:{place.socket}" for name, place in self.nodes.items()},
         }
         (self.state.folder / "context.toml").write_text(toml(context))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from lab.clouds import Choice
 from lab.state import DEFAULT_NAME, DEFAULT_ROOT
 
 CNI_PLUGIN: Final = Path(__file__).parent.parent / "build" / "cni" / "plimsoll"
@@ -22,11 +23,14 @@ def _plugin() -> Path:
 class LabOptions:
     """Settings of one lab. Times are shorter than a site's defaults, so that one can watch things happen.
 
+    :param cloud: whose fake it runs on; "all": each cloud has its share of the nodes, under one registry.
+    :param instance_type: of the nodes; empty: a small one of their cloud.
     :param pre_allocate: and the other three marks: defaults of every node, given to the IPAM service.
     :param pod_timeout_s: how long a pod's ADD is repeated while the plugin says "try again later".
     :param datapath: "ebpf" or "kernel": what carries pods' packets.
     :param masquerade: give packets to the outside their node's address.
-    :param settings: more settings by service ("ipam-aws", "worker", "registry", "node"), over the lab's own.
+    :param settings: more settings by service ("ipam-aws", "worker", "registry", "node"), over the lab's own. "worker"
+        means that of every cloud.
     :param fake_ec2: arguments for the fake EC2, over the lab's own.
     """
 
@@ -34,7 +38,8 @@ class LabOptions:
     root: Path = DEFAULT_ROOT
     nodes: int = 3
     pods: int = 6
-    instance_type: str = "m5.large"
+    cloud: Choice = "aws"
+    instance_type: str = ""
     pre_allocate: int = 8
     min_allocate: int = 0
     max_allocate: int = 0

@@ -18,15 +18,12 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lab.clouds import CloudKind, chosen
 from lab.options import LabOptions
 from lab.processes import Program
 from services.runtime import pki
 
-ACCOUNT: Final = "123456789012"
-REGION: Final = "eu-west-1"
-FAKE_EC2_PORT: Final = 8773
 REGISTRY_PORT: Final = 7201
-IPAM_PORT: Final = 7202
 _READY_TIMEOUT_S: Final = 1.0
 # Nodes and workers end while those that they report to are still there. The fake cloud is of stage 0.
 _STAGES: Final = {"node": 2, "worker": 2}
@@ -40,6 +37,7 @@ class NodePlace:
     instance_id: str
     namespace: str
     folder: Path
+    cloud: CloudKind
 
     @property
     def socket(self) -> Path:
@@ -78,6 +76,7 @@ class Programs:
         self._pins = pins
         self._cluster_cidrs = cluster_cidrs
         self._certificates = folder / "tls"
+        self._issued: dict[tuple[pki.Kind, str], pki.Issued] = {}
         for part in ("config", "db", "nodes"):
             (folder / part).mkdir(mode=0o755, exist_ok=True)
         pki.create_ca(self._certificates)
@@ -85,13 +84,14 @@ class Programs:
     @property
     def sockets(self) -> Mapping[str, Path]:
         """Unix sockets of the central services."""
-        return {name: self._folder / f"{name}.sock" for name in ("registry", "ipam-aws")}
+        names = ["registry", *(kind.service for kind in chosen(self._options.cloud))]
+        return {name: self._folder / f"{name}.sock" for name in names}
 
-    def fake_ec2(self, ready: Any) -> Program:
-        listen = f"127.0.0.1:{FAKE_EC2_PORT}"
-        where = ["--listen", listen, "--account", ACCOUNT, "--region", REGION]
-        command = [sys.executable, "-m", "lab.fake_ec2", *where, *self._options.fake_ec2]
-        return Program("fake-ec2", command, ready, self._control)
+    def fake(self, kind: CloudKind, ready: Any) -> Program:
+        more = self._options.fake_ec2 if kind.name == "aws" else ()
+        where = ["--listen", f"127.0.0.1:{kind.port}", "--account", kind.account, "--region", kind.region]
+        command = [sys.executable, "-m", kind.fake_module, *where, *kind.network_arguments, *more]
+        return Program(kind.fake, command, ready, self._control)
 
     def registry(self) -> Program:
         return self._service(
@@ -104,23 +104,24 @@ class Programs:
             },
         )
 
-    def ipam_aws(self) -> Program:
+    def ipam(self, kind: CloudKind) -> Program:
         options = self._options
         return self._service(
-            "ipam-aws",
-            "services.ipam_aws",
+            kind.service,
+            kind.module,
             {
-                "listen": f"{self._address}:{IPAM_PORT}",
-                "socket": str(self.sockets["ipam-aws"]),
-                "account": ACCOUNT,
-                "region": REGION,
-                "store": f"sqlite:///{self._folder}/db/ipam-aws.db",
+                "listen": f"{self._address}:{kind.ipam_port}",
+                "socket": str(self.sockets[kind.service]),
+                "account": kind.account,
+                "region": kind.region,
+                "store": f"sqlite:///{self._folder}/db/{kind.service}.db",
                 "redis": self._redis_url,
                 "release_delay_s": options.release_delay_s,
                 "resync_interval_s": options.resync_interval_s,
                 "coalesce_s": 1.0,
                 "sweep_interval_s": 2.0,
                 "retry_cap_s": 10.0,
+                **kind.service_settings,
                 "watermarks": {
                     "pre_allocate": options.pre_allocate,
                     "min_allocate": options.min_allocate,
@@ -130,18 +131,21 @@ class Programs:
             },
         )
 
-    def worker(self) -> Program:
+    def worker(self, kind: CloudKind) -> Program:
         return self._service(
-            "worker",
+            kind.worker,
             "services.worker",
             {
-                "account": ACCOUNT,
-                "region": REGION,
-                "ipam": f"{self._address}:{IPAM_PORT}",
+                "cloud": kind.name,
+                "account": kind.account,
+                "region": kind.region,
+                "ipam": f"{self._address}:{kind.ipam_port}",
                 "redis": self._redis_url,
-                "endpoint_url": f"http://127.0.0.1:{FAKE_EC2_PORT}",
+                "endpoint_url": f"http://127.0.0.1:{kind.port}",
+                **kind.worker_settings,
             },
-            {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"},
+            kind.environment,
+            kind="worker",
         )
 
     def node(self, place: NodePlace, settings: Mapping[str, object] | None = None) -> Program:
@@ -154,12 +158,13 @@ class Programs:
             {
                 "name": place.name,
                 "instance_id": place.instance_id,
-                "instance_type": self._options.instance_type,
+                "instance_type": instance_type(self._options, place.cloud),
                 "state_dir": str(place.folder),
                 "cni_socket": str(place.cni_socket),
                 "socket": str(place.socket),
                 "registry": f"{self._address}:{REGISTRY_PORT}",
-                "ipam": f"{self._address}:{IPAM_PORT}",
+                "ipam": f"{self._address}:{place.cloud.ipam_port}",
+                "cloud": place.cloud.name,
                 "cooldown_s": self._options.cooldown_s,
                 "tls": self._tls("node", place.name),
                 "datapath": {
@@ -175,12 +180,18 @@ class Programs:
         )
 
     def _service(
-        self, name: str, module: str, settings: dict[str, Any], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        module: str,
+        settings: dict[str, Any],
+        environment: Mapping[str, str] | None = None,
+        *,
+        kind: str = "",
     ) -> Program:
-        settings["tls"] = self._tls("service", name)
+        settings["tls"] = self._tls("service", kind or name)
         return self._program(
             name,
-            name,
+            kind or name,
             module,
             settings,
             namespace=self._control,
@@ -219,8 +230,14 @@ class Programs:
         return Program(name, command, ready, namespace, environment or {}, _STAGES.get(kind, 1))
 
     def _tls(self, kind: pki.Kind, name: str) -> dict[str, str]:
-        issued = pki.issue(self._certificates, self._certificates, kind, name)
+        issued = self._issued.get((kind, name))
+        if issued is None:  # once: another process of that name may be reading it
+            issued = self._issued[kind, name] = pki.issue(self._certificates, self._certificates, kind, name)
         return {"ca": str(issued.ca), "certificate": str(issued.certificate), "key": str(issued.key)}
+
+
+def instance_type(options: LabOptions, kind: CloudKind) -> str:
+    return options.instance_type or kind.instance_type
 
 
 async def serving(socket: Path) -> bool:

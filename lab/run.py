@@ -158,12 +158,12 @@ async def _refresh(lab: Lab, shown: Snapshot) -> None:
     shown.pods = {node: len(each) for node, each in lab.pods.by_node().items()}
     shown.drops = await lab.fabric.drops()
     try:
-        shown.calls = await lab.ec2.calls()
+        shown.calls = await lab.calls()
         shown.pools = await lab.pools()
     except grpc.aio.AioRpcError as err:
-        shown.problem = f"ipam-aws: {err.details()}"
+        shown.problem = f"IPAM: {err.details()}"
     except (ClientError, OSError) as err:
-        shown.problem = f"fake EC2: {err}"
+        shown.problem = f"fake cloud: {err}"
 
 
 async def _summary(lab: Lab, results: list[Result], started_s: float, total_s: float) -> dict[str, Any]:
@@ -172,7 +172,7 @@ async def _summary(lab: Lab, results: list[Result], started_s: float, total_s: f
         pools = dict(await lab.pools())
     calls: dict[str, Any] = {}
     with contextlib.suppress(ClientError, OSError):
-        calls = await lab.ec2.calls()
+        calls = await lab.calls()
     drops = await lab.fabric.drops()
     return {
         "ok": all(result.ok for result in results),

@@ -1,6 +1,6 @@
 """What the fake cloud says is attached where, and what must change in the fabric for it; pure, no I/O.
 
-The admin endpoint of the fake EC2 tells all interfaces at a revision. `read_state` makes ports of those that are
+The admin endpoint of a fake cloud tells all interfaces at a revision. `read_state` makes ports of those that are
 plugged into an instance; `difference` says which ports and routes to take away and which to add.
 """
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest_asyncio
 
-from lab.lab import CENTRAL, Lab
+from lab.lab import Lab
 from lab.options import LabOptions
 
 # What a test waits for at most; it is there after a few seconds if all is well.
@@ -68,7 +68,7 @@ async def heal(lab: Lab) -> None:
     await lab.ec2.set_faults()
     if not lab.redis_runs:
         lab.start_redis()
-    for name in (*CENTRAL, *lab.nodes):
+    for name in (*lab.central, *lab.nodes):
         if not lab.children[name].running:
             await lab.children.restart(name)
     for pod in list(lab.pods.running.values()):

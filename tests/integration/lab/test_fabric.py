@@ -163,4 +163,17 @@ async def test_two_hundred_addresses_are_quick(fabric: Fabric) -> None:
     await fabric.apply(state(owning(ONE), owning(TWO)))
     done = await fabric.apply(state(owning(ONE, *many), owning(TWO), revision=2))
     assert len(done.route) == 200
-    assert fabric.revision == 2
+    await fabric.wait_applied(2)
+
+
+async def test_clouds_come_and_change_without_each_other(fabric: Fabric, lab_names: dict[str, str]) -> None:
+    other = replace(
+        TWO, subnet_cidr="10.1.1.0/24", vpc_cidr="10.1.0.0/16", primary_address="10.1.1.10", addresses=frozenset()
+    )
+    await fabric.apply(state(owning(ONE)), "aws")
+    await fabric.apply(state(owning(other)), "azure")
+    with Pinger(lab_names["one"]) as one:
+        assert await one.ping("10.1.1.10")
+        await fabric.apply(state(owning(ONE, "10.0.0.11"), revision=9), "aws")
+        await fabric.wait_applied(9, "aws")
+        assert await one.ping("10.1.1.10"), "one cloud's change leaves the other's ports alone"

@@ -1,0 +1,71 @@
+"""The clouds that a lab can run on, one fake each, and what differs between them.
+
+Their networks do not overlap, so that one fabric and one registry serve all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+CloudName = Literal["aws", "azure", "alibaba"]
+Choice = Literal["aws", "azure", "alibaba", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudKind:
+    """One fake cloud of a lab with the processes that belong to it.
+
+    :ivar fake: the fake's name and the module that runs it; `port` is where it listens in the control namespace.
+    :ivar ipam_port: where its IPAM service listens for nodes and workers.
+    :ivar network_arguments: for the fake, so that its network is `vpc_cidr`.
+    :ivar service_settings, worker_settings: beyond what all clouds have in common.
+    :ivar environment: credentials of the worker, which a fake accepts as they are.
+    """
+
+    name: CloudName
+    fake: str
+    fake_module: str
+    port: int
+    ipam_port: int
+    account: str
+    region: str
+    vpc_cidr: str
+    instance_type: str
+    network_arguments: tuple[str, ...] = ()
+    service_settings: Mapping[str, Any] = field(default_factory=dict)
+    worker_settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def service(self) -> str:
+        return f"ipam-{self.name}"
+
+    @property
+    def module(self) -> str:
+        return f"services.ipam_{self.name}"
+
+    @property
+    def worker(self) -> str:
+        """The worker's name; that of AWS has none of its own, being the first there was."""
+        return "worker" if self.name == "aws" else f"worker-{self.name}"
+
+
+AWS: Final = CloudKind(
+    name="aws",
+    fake="fake-ec2",
+    fake_module="lab.fake_ec2",
+    port=8773,
+    ipam_port=7202,
+    account="123456789012",
+    region="eu-west-1",
+    vpc_cidr="10.0.0.0/16",
+    instance_type="m5.large",
+    environment={"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"},
+)
+CLOUDS: Final[Mapping[CloudName, CloudKind]] = {"aws": AWS}
+
+
+def chosen(choice: Choice) -> tuple[CloudKind, ...]:
+    return tuple(CLOUDS.values()) if choice == "all" else (CLOUDS[choice],)
