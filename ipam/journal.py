@@ -268,7 +268,8 @@ class Journal:
 
 def _body(interface: PoolInterface) -> str:
     fields = {name: getattr(interface, name) for name in PoolInterface.__slots__}
-    return json.dumps({**fields, "addresses": dict(interface.addresses)}, separators=(",", ":"))
+    tables = {"addresses": dict(interface.addresses), "instance_tags": dict(interface.instance_tags)}
+    return json.dumps({**fields, **tables}, separators=(",", ":"))
 
 
 def _interface(body: str) -> PoolInterface:

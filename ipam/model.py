@@ -201,6 +201,7 @@ class PoolInterface:
     vpc_cidrs: tuple[str, ...]
     security_group_ids: tuple[str, ...]
     addresses: Mapping[str, AddressState]
+    instance_tags: Mapping[str, str] = NO_TAGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ class Pool:
                 gateway=gateway(subnet.cidr), primary_address=each.primary_address, vpc_id=each.vpc_id, zone=each.zone,
                 vpc_cidrs=subnet.vpc_cidrs, security_group_ids=each.security_group_ids,
                 addresses={address: states.get(address, AddressState.AVAILABLE) for address in each.addresses},
+                instance_tags=self.instance.tags,
             )  # fmt: skip
         return told
 

@@ -17,6 +17,7 @@ from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.api.watch.v1 import watch_pb2
 from services.node.cluster import Cluster
+from services.node.metadata import PREFIX, cloud_labels
 from services.node.pods import Attached
 from services.runtime.errors import describe
 from services.runtime.watch import Follower, FollowState, Mirror, Position
@@ -271,9 +272,13 @@ def _registry_ack(ack: watch_pb2.Ack) -> registry_pb2.WatchRequest:
     return registry_pb2.WatchRequest(ack=ack)
 
 
-def registry_endpoint(node: str, attached: Attached) -> registry_pb2.Endpoint:
-    """A pod as the registry is told of it."""
+def registry_endpoint(node: str, attached: Attached, interface: PoolInterface | None = None) -> registry_pb2.Endpoint:
+    """A pod as the registry is told of it; with what the cloud says of `interface`, which it has its address from."""
     lease = attached.lease
+    # A pod must not claim what only its cloud can say of it.
+    labels = {name: value for name, value in attached.labels.items() if not name.startswith(PREFIX)}
+    if interface is not None:
+        labels |= cloud_labels(interface)
     message = registry_pb2.Endpoint(
         id=str(lease.owner),
         node=node,
@@ -281,7 +286,7 @@ def registry_endpoint(node: str, attached: Attached) -> registry_pb2.Endpoint:
         addresses=attached.endpoint.addresses,
         mac=attached.endpoint.mac,
         interface_id=lease.interface_id,
-        labels=attached.labels,
+        labels=labels,
     )
     message.created_at.FromNanoseconds(int(lease.created_at * 1e9))
     return message

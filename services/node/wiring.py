@@ -139,7 +139,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
             settings.registry,
             _connector(settings, settings.registry, "service/registry"),
             registry_node(settings, version, routing),
-            endpoints=lambda: [registry_endpoint(settings.name, one) for one in pods.attached()],
+            endpoints=lambda: _endpoints(settings.name, pods, pool),
             changed=signal.subscribe(),
             heartbeat_s=settings.heartbeat_interval_s,
             take=runner.take if runner is not None else _know,
@@ -206,6 +206,11 @@ def _restore(endpoints: KernelEndpoints, network: Network, pods: Pods, ranges: P
     # After the pods: what the kernel holds of a lost journal is no longer free then.
     if ranges is not None:
         network.hold({one.id: one for one in [ranges.interface()]})
+
+
+def _endpoints(node: str, pods: Pods, pool: LocalPool) -> list[registry_pb2.Endpoint]:
+    interfaces = pool.interfaces()
+    return [registry_endpoint(node, one, interfaces.get(one.lease.interface_id)) for one in pods.attached()]
 
 
 def _connector(settings: Settings, target: str, identity: str) -> Callable[[], grpc.aio.Channel]:

@@ -35,6 +35,8 @@ DEFAULT_PATTERNS: Final = (
     "!controller-revision-hash",
     "!pod-template-hash",
     "!pod-template-generation",
+    # What the node adds about the pod's interface at the cloud: many pods, few rules that ask for it.
+    "!cloud.plimsoll/*",
 )
 
 _Labels = tuple[tuple[str, str], ...]

@@ -138,6 +138,7 @@ def interface_from(message: pb.Interface) -> PoolInterface:
         vpc_cidrs=tuple(message.vpc_cidrs),
         security_group_ids=tuple(message.security_group_ids),
         addresses={each.address: STATE_FROM_PB.get(each.state, AddressState.AVAILABLE) for each in message.addresses},
+        instance_tags=dict(message.instance_tags),
     )
 
 
@@ -157,4 +158,5 @@ def interface_to(interface: PoolInterface) -> pb.Interface:
         vpc_cidrs=interface.vpc_cidrs,
         vpc_id=interface.vpc_id,
         zone=interface.zone,
+        instance_tags=interface.instance_tags,
     )

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from ipam.local import LocalPool
+from ipam.model import PoolInterface
+from services.api.ipam import convert
 from services.node.clients import registry_endpoint
+from services.node.metadata import cloud_labels
 from services.node.pods import Pods
 
 A, B = "10.0.0.10", "10.0.0.11"
@@ -85,3 +88,48 @@ def test_wrong_labels_are_named_and_lease_nothing(memory_node, config: dict[str,
     assert error["details"]
     assert not memory_node.pool.leases()
     assert memory_node.ask("DEL", config=config) == (0, {}), "the end of a pod does not fail for it"
+
+
+def interface(**changes: Any) -> PoolInterface:
+    facts: dict[str, Any] = {
+        "id": "eni-1", "mac": "02:00:00:00:00:01", "device_index": 0, "subnet_id": "subnet-1",
+        "subnet_cidr": "10.0.0.0/24", "gateway": "10.0.0.1", "primary_address": "10.0.0.4", "vpc_id": "vpc-1",
+        "zone": "eu-west-1a", "vpc_cidrs": ("10.0.0.0/16",), "security_group_ids": ("sg-1", "sg-2"), "addresses": {},
+        "instance_tags": {"team": "shop"},
+    }  # fmt: skip
+    return PoolInterface(**{**facts, **changes})
+
+
+def test_what_the_cloud_says_of_the_interface_is_told_beside_the_pods_own_labels(memory_node) -> None:
+    memory_node.give(A)
+    memory_node.ask("ADD", config=args(label("app", "web")))
+    [attached] = memory_node.pods.attached()
+    passed_on = convert.interface_from(convert.interface_to(interface()))
+    assert dict(registry_endpoint("node-1", attached, passed_on).labels) == {
+        "app": "web",
+        "cloud.plimsoll/vpc": "vpc-1",
+        "cloud.plimsoll/subnet": "subnet-1",
+        "cloud.plimsoll/zone": "eu-west-1a",
+        "cloud.plimsoll/interface": "eni-1",
+        "cloud.plimsoll/security-group/sg-1": "",
+        "cloud.plimsoll/security-group/sg-2": "",
+        "cloud.plimsoll/tag/team": "shop",
+    }
+
+
+def test_a_pod_cannot_say_itself_what_only_its_cloud_may(memory_node) -> None:
+    memory_node.give(A)
+    memory_node.ask("ADD", config=args(label("cloud.plimsoll/security-group/sg-admin", ""), label("app", "web")))
+    assert told(memory_node) == {"app": "web"}
+
+
+def test_a_range_of_the_nodes_own_is_of_no_cloud() -> None:
+    own = interface(id="own", mac="", subnet_id="", vpc_id="", zone="", security_group_ids=(), instance_tags={})
+    assert cloud_labels(own) == {}
+
+
+def test_tags_that_the_registry_would_refuse_are_left_out() -> None:
+    tags = {f"k{n:03}": "v" for n in range(100)} | {"a-long-one": "x" * 600}
+    labels = cloud_labels(interface(instance_tags=tags))
+    assert sum(name.startswith("cloud.plimsoll/tag/") for name in labels) <= 64
+    assert all(len(value.encode()) <= 512 for value in labels.values())

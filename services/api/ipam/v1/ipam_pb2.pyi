@@ -326,6 +326,26 @@ Global___Address: _TypeAlias = Address  # noqa: Y015
 class Interface(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class InstanceTagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     DEVICE_INDEX_FIELD_NUMBER: _builtins.int
@@ -338,6 +358,7 @@ class Interface(_message.Message):
     VPC_CIDRS_FIELD_NUMBER: _builtins.int
     VPC_ID_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
+    INSTANCE_TAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     mac: _builtins.str
     device_index: _builtins.int
@@ -356,6 +377,10 @@ class Interface(_message.Message):
     def vpc_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ranges of the VPC: reachable without masquerade."""
 
+    @_builtins.property
+    def instance_tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the virtual machine: for labels of its pods."""
+
     def __init__(
         self,
         *,
@@ -371,10 +396,11 @@ class Interface(_message.Message):
         vpc_cidrs: _abc.Iterable[_builtins.str] | None = ...,
         vpc_id: _builtins.str = ...,
         zone: _builtins.str = ...,
+        instance_tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "device_index", b"device_index", "gateway", b"gateway", "id", b"id", "mac", b"mac", "primary_address", b"primary_address", "security_group_ids", b"security_group_ids", "subnet_cidr", b"subnet_cidr", "subnet_id", b"subnet_id", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "device_index", b"device_index", "gateway", b"gateway", "id", b"id", "instance_tags", b"instance_tags", "mac", b"mac", "primary_address", b"primary_address", "security_group_ids", b"security_group_ids", "subnet_cidr", b"subnet_cidr", "subnet_id", b"subnet_id", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
