@@ -7,8 +7,9 @@
     └───────────────┘          │ rest of the VPC -> sink  │   │ log of sources   │
                                └──────────────────────────┘   └──────────────────┘
 
-- Delivery: one /32 route per assigned address, to the port of its interface, with the interface's MAC as a permanent
-  neighbour (a VPC maps addresses to interfaces, it asks nobody). What nobody owns goes into the sink, which counts it.
+- Delivery: one /32 route per assigned address, one /28 per delegated prefix, to the port of its interface, with the
+  interface's MAC as a permanent neighbour (a VPC maps addresses to interfaces, it asks nobody). What nobody owns goes
+  into the sink, which counts it.
 - Sources: strict reverse-path filtering on every port accepts exactly the addresses with a route to that port.
 - ARP: the router answers for the subnet's gateway, which it holds, and for peers (proxy ARP).
 - Hot-plug: attaching makes the device appear in the instance's namespace with its MAC, down and bare. Only the primary
@@ -221,7 +222,7 @@ class Fabric:
             self._route(address, wanted[key], indexes[key])
         for address in todo.unroute:
             with _ignored(errno.ESRCH):  # gone with its device
-                self._ip.route("del", dst=f"{address}/32")
+                self._ip.route("del", dst=_destination(address))
         self._actual = dict(wanted)
         return todo
 
@@ -233,8 +234,8 @@ class Fabric:
         routed: dict[int, set[str]] = {index: set() for index in aliases}
         for route in self._ip.get_routes(family=socket.AF_INET):
             index, address = route.get("RTA_OIF"), route.get("RTA_DST")
-            if index in routed and route["dst_len"] == 32:
-                routed[index].add(address)
+            if index in routed and address is not None:
+                routed[index].add(address if route["dst_len"] == 32 else f"{address}/{route['dst_len']}")
         ports = (read_label(aliases[index], frozenset(addresses)) for index, addresses in routed.items())
         return {port.id: port for port in ports}
 
@@ -269,12 +270,11 @@ class Fabric:
             _configure_primary(port, namespace)
 
     def _route(self, address: str, port: Port, index: int) -> None:
+        where = _destination(address)
         if address == port.primary_address:
-            self._ip.route("replace", dst=f"{address}/32", oif=index, scope="link")
+            self._ip.route("replace", dst=where, oif=index, scope="link")
         else:
-            self._ip.route(
-                "replace", dst=f"{address}/32", oif=index, gateway=port.primary_address, flags=_RTNH_F_ONLINK
-            )
+            self._ip.route("replace", dst=where, oif=index, gateway=port.primary_address, flags=_RTNH_F_ONLINK)
 
     def _read_drops(self) -> Drops:
         link = self._ip.get_links(self._sink)[0]
@@ -286,6 +286,11 @@ class Fabric:
             lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
         names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
         return int(dict(zip(names, values, strict=True))["IPReversePathFilter"])
+
+
+def _destination(address: str) -> str:
+    """An address, or a prefix that is delegated as a whole, as a route's destination."""
+    return address if "/" in address else f"{address}/32"
 
 
 def _configure_primary(port: Port, namespace: str) -> None:

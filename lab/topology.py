@@ -16,7 +16,8 @@ FIRST_DEVICE_NUMBER: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An interface plugged into an instance. `addresses` holds all of them, the primary one too."""
+    """An interface plugged into an instance. `addresses` holds all of them, the primary one too, and the prefixes that
+    are delegated to it, as CIDRs."""
 
     id: str
     mac: str
@@ -93,7 +94,7 @@ def read_state(document: Mapping[str, Any]) -> CloudState:
             subnet_cidr=row["subnet_cidr"],
             vpc_cidr=row["vpc_cidr"],
             primary_address=primary,
-            addresses=frozenset([primary, *addresses]),
+            addresses=frozenset([primary, *addresses, *row.get("prefixes", ())]),
         )
     return CloudState(int(document["revision"]), ports)
 

@@ -11,6 +11,7 @@ The map:
     cluster.py        all nodes and pods as the registry tells them, and what is new each time
     handlers.py       NodeService on the local socket; explain.py answers "why not"; datapath_handlers.py:
                       DatapathService; datapath.py keeps the datapath going
+    metadata.py       what the cloud says of a pod's interface, as labels
     metrics.py        what Prometheus is told
     cni/              the plugin itself, in C
 """

@@ -177,3 +177,16 @@ async def test_clouds_come_and_change_without_each_other(fabric: Fabric, lab_nam
         await fabric.apply(state(owning(ONE, "10.0.0.11"), revision=9), "aws")
         await fabric.wait_applied(9, "aws")
         assert await one.ping("10.1.1.10"), "one cloud's change leaves the other's ports alone"
+
+
+async def test_a_delegated_prefix_is_delivered_as_a_whole(fabric: Fabric, lab_names: dict[str, str]) -> None:
+    await fabric.apply(state(owning(ONE, "10.0.0.32/28"), owning(TWO)))
+    hold(lab_names["one"], "ens5", "10.0.0.33")
+    hold(lab_names["one"], "ens5", "10.0.0.47")
+    hold(lab_names["one"], "ens5", "10.0.0.48")
+    with Pinger(lab_names["two"]) as two:
+        assert await two.ping("10.0.0.33")
+        assert await two.ping("10.0.0.47")
+        assert not await two.ping("10.0.0.48", attempts=1), "the next prefix is nobody's"
+        await fabric.apply(state(owning(ONE), owning(TWO), revision=2))
+        assert not await two.ping("10.0.0.33", attempts=1)
