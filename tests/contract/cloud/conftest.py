@@ -48,6 +48,7 @@ class Site:
     launch: Callable[[str], str]
     terminate: Callable[[str], None]
     unknown: Callable[[str], str] = lambda kind: f"{kind}-0123456789abcdef0"
+    instance_type: str = "m5.large"
 
 
 @pytest.fixture(scope="session")
@@ -159,3 +160,17 @@ def strict_cloud(request: pytest.FixtureRequest) -> Site:
 @pytest.fixture
 def ec2_cloud(ec2: Running, ec2_provider: AwsProvider) -> Site:
     return ec2_site(ec2, ec2_provider)
+
+
+@pytest.fixture(params=["memory", "fake-ec2"])
+def fresh_cloud(request: pytest.FixtureRequest) -> Callable[[], Site]:
+    """Makes the same cloud as new, as often as it is called."""
+    if request.param == "memory":
+        return fake_site
+    server, provider = request.getfixturevalue("ec2_server"), request.getfixturevalue("ec2_provider")
+
+    def make() -> Site:
+        server.reset()
+        return ec2_site(server, provider)
+
+    return make

@@ -1,0 +1,196 @@
+"""A worker killed at any point of its work: a first run counts the points, then one run dies at each of them.
+
+A point lies before and after everything that a worker waits for: calls of the cloud, of the budget and of the service.
+Whoever comes next has to end what was begun: no address leased is taken away, none is lost, no interface left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import pytest
+
+from ipam.executor import Executor
+from ipam.model import Instance
+from ipam.ports import Capabilities, CloudProvider
+from ipam.tags import CLUSTER_TAG
+from ipam.testing import FakeCloud, IpamSite
+from ipam.testing.bridge import LocalJournal
+from ipam.testing.site import CONFIG
+
+
+class Site(Protocol):
+    """A cloud, as conftest.py makes it."""
+
+    provider: CloudProvider
+    instance_type: str
+
+    def launch(self, type_: str, /) -> str: ...
+
+
+class Killed(BaseException):
+    """What no handler of the worker may catch, as none could catch SIGKILL."""
+
+
+@dataclass
+class Points:
+    """Counts the points that are passed, and kills at one of them."""
+
+    kill_at: int | None = None
+    passed: int = 0
+    where: str = ""
+
+    def pass_(self, name: str) -> None:
+        if self.passed == self.kill_at:
+            self.passed += 1  # the next worker lives
+            self.where = name
+            raise Killed(name)
+        self.passed += 1
+
+
+class Watched:
+    """Puts points around each call of `inner`; a listing has them around each page."""
+
+    def __init__(self, inner: Any, points: Points, name: str) -> None:
+        self._inner, self._points, self._name = inner, points, name
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+        words = f"{self._name}.{name}"
+
+        def call(*args: Any, **more: Any) -> Any:
+            self._points.pass_(f"before {words}")
+            answer = found(*args, **more)
+            self._points.pass_(f"after {words}")
+            return self._pages(answer, words) if isinstance(answer, Iterator) else answer
+
+        return call
+
+    def _pages(self, pages: Iterator[Any], words: str) -> Iterator[Any]:
+        for page in pages:
+            self._points.pass_(f"page of {words}")
+            yield page
+
+
+class LaunchingCloud:
+    """The provider of a site as IpamSite wants its cloud: it can launch, and takes a clock that it does not need."""
+
+    clock: Any = None
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.capabilities: Capabilities = site.provider.capabilities
+
+    def launch(self, type_: str, *, subnet_id: str = "") -> Instance:
+        return self._site.provider.instance(self._site.launch(type_))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._site.provider, name)
+
+
+class MortalSite(IpamSite):
+    """An IPAM whose workers die where `points` says; the next worker comes when the lease of the dead one ends."""
+
+    def __init__(self, site: Site, points: Points) -> None:
+        self.points = points
+        self._provider = site.provider
+        self.held: frozenset[str] = frozenset()
+        config = replace(
+            CONFIG, release_delay_s=20.0, coalesce_s=0.0, lease_s=30.0, leak_age_s=1.0, collect_interval_s=60.0,
+            resync_interval_s=3600.0,
+        )  # fmt: skip
+        super().__init__(config, LaunchingCloud(site))  # type: ignore[arg-type]
+
+    def new_service(self) -> None:
+        super().new_service()
+        # What is not the cloud's is the same for every cloud: it is watched beside the cloud in memory, the fastest.
+        every = isinstance(self._provider, FakeCloud)
+        journal = LocalJournal(self.service, self.run)
+        self.executor = Executor(
+            Watched(self.cloud, self.points, "cloud"),
+            Watched(self.budget, self.points, "budget") if every else self.budget,
+            Watched(journal, self.points, "service") if every else journal,
+            self.clock,
+            cluster=self.config.cluster,
+        )
+
+    def work(self, limit: int = 1000) -> int:
+        done = 0
+        while True:
+            try:
+                return done + super().work(limit)
+            except Killed:
+                done += 1
+
+    def holds(self, count: int) -> None:
+        """The node has `count` pods from now on, and fences what it is asked to give back."""
+        told = self.states()
+        self.held = frozenset(sorted(told)[:count])
+        self.answer()
+
+    def answer(self) -> None:
+        leaving = {each for each, state in self.states().items() if state in ("marked", "ready", "releasing")}
+        self.report(in_use=self.held, ready=frozenset(leaving - self.held), refused=frozenset(leaving & self.held))
+
+    def live(self, seconds: float) -> None:
+        """Time passes while the node goes on answering."""
+        for _ in range(int(seconds / 5)):
+            self.advance(5)
+            self.answer()
+            self.work()
+
+
+def live_a_life(site: MortalSite, type_: str) -> None:
+    """Grow over two interfaces, be used, shrink, be listed, and have what leaked collected."""
+    site.node(type_=type_, watermarks=replace(CONFIG.watermarks, pre_allocate=12))
+    site.work()
+    site.live(45)
+    site.holds(10)
+    site.live(45)
+    site.holds(2)
+    site.live(100)
+    site.run(site.service.resync())
+    site.live(65)
+
+
+def check(site: MortalSite, instance_id: str, provider: CloudProvider) -> None:
+    pool = site.service.pool("n1")
+    assert (pool.needed, pool.excess, pool.open_intents) == (0, 0, 0)
+    instance = provider.instance(instance_id)
+    at_cloud = sorted(address for each in instance.interfaces for address in each.addresses)
+    assert at_cloud == sorted(site.addresses()), "the cloud and the pool agree"
+    assert site.held <= set(at_cloud), "no pod has lost its address"
+    loose = [
+        each.id
+        for _, detached in provider.inventory()
+        for each in detached
+        if each.tags.get(CLUSTER_TAG) == site.config.cluster
+    ]
+    assert not loose, "nothing of ours lies about"
+
+
+def one_life(make: Callable[[], Site], points: Points) -> None:
+    cloud = make()
+    site = MortalSite(cloud, points)
+    try:
+        live_a_life(site, cloud.instance_type)
+        check(site, site.service.pool("n1").spec.instance_id, cloud.provider)
+    finally:
+        site.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_at_any_point_is_followed_by_one_that_ends_its_work(fresh_cloud: Callable[[], Site]) -> None:
+    counted = Points()
+    one_life(fresh_cloud, counted)
+    assert counted.passed > 20, "the life of this test is too short to prove much"
+    for number in range(counted.passed):
+        points = Points(kill_at=number)
+        try:
+            one_life(fresh_cloud, points)
+        except AssertionError as error:
+            raise AssertionError(f"killed at point {number} of {counted.passed}, {points.where}: {error}") from error
