@@ -4,7 +4,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check bench proto cni bpf format clean
+.PHONY: help setup lab test coverage check bench proto cni bpf format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ lab: cni bpf  ## Run a whole Plimsoll on this machine; ARGS="--nodes 5 --pods 20
 
 test: cni bpf  ## Run all tests; ARGS="-k watermarks" runs some
 	@$(PY) -m pytest $(ARGS)
+
+coverage: setup  ## Tell which branches of the eBPF programs no test takes
+	@$(PY) -m tests.datapath.coverage
 
 check: setup  ## Lint, types, imports, protos
 	@deploy/check.sh

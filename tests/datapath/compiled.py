@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from datapath.loader import pins
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = Path(__file__).parent / "bpf"
 BUILT = ROOT / "build" / "bpf"
+OBJECTS: Final = "PLIMSOLL_TEST_OBJECTS"  # environment: a folder of objects that are to be tested instead
 
 
 @functools.cache
 def build_programs() -> Path:
     """The folder of the project's objects, each built if it is not up to date."""
     subprocess.run(["make", "-s", "-C", str(ROOT / "bpf")], check=True)
-    return BUILT
+    return Path(os.environ.get(OBJECTS, BUILT))
 
 
 @functools.cache
