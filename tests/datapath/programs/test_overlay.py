@@ -7,9 +7,9 @@ import struct
 from collections.abc import Callable, Iterator
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Ether
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from datapath import layout
 from datapath.layout import (
@@ -30,6 +30,7 @@ from datapath.loader import objects
 from datapath.policy.model import Direction, EndpointPolicy, Enforcement, Rule, Verdict
 from tests.datapath.compiled import compiled
 from tests.datapath.programs.bed import (
+    DIRECT4,
     HOST_MAC,
     LOST4,
     NODE4,
@@ -134,7 +135,8 @@ def test_for_the_node_itself(bed: ProgramBed, arrive: Arrive, family: int) -> No
 @FAMILIES
 def test_for_nobody_here(bed: ProgramBed, arrive: Arrive, family: int) -> None:
     remote, world = (TUNNEL6, WORLD6) if family == 6 else (TUNNEL4, WORLD4)
-    dropped(arrive(ip(remote, world) / tcp(1, 2)), DROP_OVERLAY_UNKNOWN, HOOK_FROM_OVERLAY)
+    for address in (world, OTHER_NODE6 if family == 6 else OTHER_NODE4):
+        dropped(arrive(ip(remote, address) / tcp(1, 2)), DROP_OVERLAY_UNKNOWN, HOOK_FROM_OVERLAY)
     error = unreachable(ip(world, remote) / udp(1, 2), family)
     dropped(arrive(ip(remote, world) / error), DROP_OVERLAY_UNKNOWN, HOOK_FROM_OVERLAY)
     about_a_pod = unreachable(ip(A.address(family), remote) / udp(1, 2), family)
@@ -156,11 +158,11 @@ def test_sources_that_are_here(bed: ProgramBed, arrive: Arrive) -> None:
 
 
 @FAMILIES
-def test_hops_used_up_behind_the_tunnel(bed: ProgramBed, arrive: Arrive, family: int) -> None:
+@pytest.mark.parametrize("node", [OTHER_NODE4, OTHER_NODE6])
+def test_hops_used_up_behind_the_tunnel(bed: ProgramBed, arrive: Arrive, family: int, node: str) -> None:
     remote = TUNNEL6 if family == 6 else TUNNEL4
-    run = dropped(
-        arrive(ip(remote, A.address(family), ttl=1) / udp(1, 2, bytes(64))), DROP_TTL, HOOK_FROM_OVERLAY, answered=True
-    )
+    packet = ip(remote, A.address(family), ttl=1) / udp(1, 2, bytes(64))
+    run = dropped(arrive(packet, node=node), DROP_TTL, HOOK_FROM_OVERLAY, answered=True)
     assert_right(run.ip)
     assert run.ip.dst == remote
 
@@ -190,7 +192,20 @@ def test_the_node_talks_with_pods_of_others(bed: ProgramBed, address: str) -> No
     assert untouched(bed.overlay("to_overlay", packet, mark=done)).mark == done
 
 
-@pytest.mark.parametrize("address", [WORLD4, LOST4, REMOTE4, A.address4, NODE4])
+@FAMILIES
+def test_what_the_stack_sends_for_pods(bed: ProgramBed, family: int) -> None:
+    """An error goes as it is; what cannot be followed does not go."""
+    remote = TUNNEL6 if family == 6 else TUNNEL4
+    error = ip(A.address(family), remote) / unreachable(ip(remote, A.address(family)) / udp(1, 2), family)
+    run = passed(bed.overlay("to_overlay", error, mark=layout.mark_of(A.identity)), HOOK_TO_OVERLAY)
+    assert run.ip == error.__class__(bytes(error))
+    field = {"proto": 17, "frag": 3}
+    later = IPv6ExtHdrFragment(nh=17, offset=3) if family == 6 else Raw(b"")
+    packet = ip(A.address(family), remote, **({} if family == 6 else field)) / later / Raw(b"later")
+    dropped(bed.overlay("to_overlay", packet), layout.DROP_FRAGMENT_UNKNOWN, HOOK_TO_OVERLAY)
+
+
+@pytest.mark.parametrize("address", [WORLD4, LOST4, REMOTE4, A.address4, NODE4, DIRECT4])
 def test_whom_the_tunnel_does_not_reach(bed: ProgramBed, address: str) -> None:
     dropped(bed.overlay("to_overlay", ip(NODE4, address) / tcp(1, 2)), DROP_NO_TUNNEL, HOOK_TO_OVERLAY)
 
