@@ -124,6 +124,8 @@ def to_rpc_status(exc: BaseException) -> status_pb2.Status:
         return status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message="the server did not finish in time")
     if isinstance(exc, asyncio.CancelledError):
         return status_pb2.Status(code=code_pb2.CANCELLED, message="the call was cancelled")
+    if isinstance(exc, NotImplementedError):
+        return status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message="this server does not offer the call")
     if not isinstance(exc, DomainError):
         message = f"internal error ({type(exc).__name__}); the server's log has the details"
         return status_pb2.Status(code=code_pb2.INTERNAL, message=message)

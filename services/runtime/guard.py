@@ -154,7 +154,7 @@ class _Observed:
             status = to_rpc_status(exc)
             code = _CODES[status.code]
             self._observe(code)
-            if not isinstance(exc, DomainError | TimeoutError | grpc.RpcError):
+            if not isinstance(exc, DomainError | TimeoutError | grpc.RpcError | NotImplementedError):
                 guard._log.error("handler failed", method=self._method, exc_info=exc)
             await self._context.abort(code, status.message, trailing_metadata(exc, status))
         self._observe(code)
@@ -202,8 +202,9 @@ def _number(code: Any) -> int:
     return int(code or 0)
 
 
-async def _unimplemented(_request: Any, context: Context) -> None:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not offer the call")
+async def _unimplemented(_request: Any, _context: Context) -> None:
+    # Raised, not aborted here: a call is counted before its answer leaves, so that who hears it finds it counted.
+    raise NotImplementedError("this server does not offer the call")
 
 
 def _nobody(_identity: Identity) -> bool:
