@@ -125,6 +125,13 @@ DROP_EXTENSION_HEADERS: Final = 22
 DROP_CONTROL: Final = 23
 DROP_REASONS: Final = 24
 
+# Places in the map `created`, by the name of the map whose entries are counted there.
+CREATED_FLOWS: Final = 0
+CREATED_NAT: Final = 1
+CREATED_FRAGMENTS: Final = 2
+CREATED_MAPS: Final = 3
+CREATED: Final = {"flows": CREATED_FLOWS, "nat": CREATED_NAT, "fragments": CREATED_FRAGMENTS}
+
 HOOK_FROM_POD: Final = 0
 HOOK_TO_POD: Final = 1
 HOOK_FROM_DEVICE: Final = 2

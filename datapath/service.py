@@ -23,6 +23,7 @@ from datapath import layout
 from datapath.acceleration.cookies import cookie_of
 from datapath.acceleration.sockmap import SockmapAcceleration
 from datapath.config import DatapathConfig, RoutingMode
+from datapath.conntrack.evictions import created_of
 from datapath.conntrack.gc import Collector, Pass
 from datapath.conntrack.sizing import sizes
 from datapath.devices import observe as network
@@ -139,6 +140,7 @@ class Datapath:
                 now_j=self.clock.now_j,
                 fragment_j=self.clock.to_jiffies(self.config.timeouts.fragment_s),
                 told=self._collected,
+                created=created_of(maps["created"], layout.CREATED),
             )
             self.pods = LocalPods(
                 lambda: self.programs.maps["endpoints"],

@@ -105,6 +105,7 @@ inlined int remember(struct __sk_buff *skb, const struct packet *packet, const s
     scratch->inner_key = *key; /* as in exactly() */
     if (bpf_map_update_elem(&flows, &scratch->inner_key, flow, BPF_ANY))
         return DROP_FLOW_FULL;
+    one_more(CREATED_FLOWS);
     run = running();
     if (run && run->flow_events && !(path->flags & PATH_DENIED))
         NOTE(EVENT_FLOW_NEW, 0, 0, path->action, path->out_ifindex);

@@ -193,8 +193,10 @@ apart int fragment_ports(struct packet *packet) {
             .destination_port_be = packet->destination_port_be,
             .seen_j = packet->now_j,
         };
+        bool known = bpf_map_lookup_elem(&fragments, &key);
 
-        bpf_map_update_elem(&fragments, &key, &first, BPF_ANY);
+        if (!bpf_map_update_elem(&fragments, &key, &first, BPF_ANY) && !known)
+            one_more(CREATED_FRAGMENTS);
     }
     return DROP_NONE;
 }

@@ -170,6 +170,7 @@ static long try_port(__u32 number, void *context) {
         return (search->found | search->fixed) != 0;
     }
     if (!bpf_map_update_elem(&nat, answer, &scratch->nat, BPF_NOEXIST)) {
+        one_more(CREATED_NAT);
         search->found = true;
         return 1;
     }
@@ -234,8 +235,10 @@ apart int masqueraded(struct __sk_buff *skb, const struct packet *packet, const 
                 back->expires_j = scratch->nat.expires_j;
             }
             search.found = true;
-        } else if (!back &&
-                   (tracing() || !bpf_map_update_elem(&nat, &scratch->nat_answer, &scratch->nat, BPF_NOEXIST))) {
+        } else if (!back && tracing()) {
+            search.found = true;
+        } else if (!back && !bpf_map_update_elem(&nat, &scratch->nat_answer, &scratch->nat, BPF_NOEXIST)) {
+            one_more(CREATED_NAT);
             search.found = true;
         }
     }
@@ -256,6 +259,8 @@ apart int masqueraded(struct __sk_buff *skb, const struct packet *packet, const 
         scratch->nat.checksum_diff = path->checksum_diff;
         if (bpf_map_update_elem(&nat, &scratch->nat_key, &scratch->nat, BPF_ANY))
             return DROP_FLOW_FULL;
+        if (!known)
+            one_more(CREATED_NAT);
     }
     return DROP_NONE;
 }

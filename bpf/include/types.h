@@ -344,6 +344,12 @@ struct counter {
     __u64 bytes;
 };
 
+/* `created` (per CPU): entries that were put into the maps that push old ones out, by map. */
+#define CREATED_FLOWS 0
+#define CREATED_NAT 1
+#define CREATED_FRAGMENTS 2
+#define CREATED_MAPS 3
+
 #define EVENT_DROP 1
 #define EVENT_TRACE 2
 #define EVENT_FLOW_NEW 3

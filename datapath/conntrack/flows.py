@@ -61,18 +61,29 @@ def ordered(facts: Iterable[FlowFacts], by: str, limit: int = 0) -> Iterable[Flo
 
 
 def flush(
-    flows: MapLike, nat: MapLike, clock: Clock, names: Names, wanted: Selection, states: Collection[str] = ()
+    flows: MapLike,
+    nat: MapLike,
+    clock: Clock,
+    names: Names,
+    wanted: Selection,
+    states: Collection[str] = (),
+    *,
+    told: Callable[[str, int], None] = lambda name, count: None,
 ) -> int:
     """Forgets connections that match, with their translations; an empty selection forgets all. Returns how many.
 
-    Their next packets are new connections: asked of policy again, and masqueraded by another port."""
-    deleted = 0
+    Their next packets are new connections: asked of policy again, and masqueraded by another port.
+
+    :param told: hears how many entries went, by map.
+    """
+    deleted = translations = 0
     for key, _ in list(_matching(flows, clock, names, wanted, states)):
         value = flows.lookup(key)
         if value is not None and flows.delete(key):
             deleted += 1
-            for one in translations_of(key, value):
-                nat.delete(one)
+            translations += sum(map(nat.delete, translations_of(key, value)))
+    told("flows", deleted)
+    told("nat", translations)
     return deleted
 
 

@@ -22,10 +22,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final
 
+from datapath.conntrack.evictions import Evictions
 from datapath.conntrack.scan import Expiry, FlowKind, census, chosen, column, holders, kinds
 from datapath.conntrack.translations import NAT_FLAG_AT, translations_of
 from datapath.errors import BpfError
@@ -42,6 +43,7 @@ _MOST_ADDRESSES: Final = 64
 # A pass may take this part of a core at most, on average.
 _DUTY: Final = 0.05
 _FLOW_EXPIRES_AT: Final = Flow.OFFSETS["expires_j"]
+_MAPS: Final = ("flows", "nat", "fragments")
 _NAT_EXPIRES_AT: Final = Nat.OFFSETS["expires_j"]
 _FRAGMENT_SEEN_AT: Final = Fragment.OFFSETS["seen_j"]
 
@@ -52,6 +54,7 @@ class Table:
 
     :ivar entries: that stay. :ivar expired, forgotten: that were deleted, because of their age or of their pod.
     :ivar revived: that had expired when they were read, and had not when they were to be deleted.
+    :ivar evicted: that the full map pushed out since the pass before, at least.
     """
 
     entries: int = 0
@@ -59,6 +62,7 @@ class Table:
     forgotten: int = 0
     revived: int = 0
     max_entries: int = 0
+    evicted: int = 0
 
     @property
     def deleted(self) -> int:
@@ -104,6 +108,7 @@ class Collector:
 
     :param now_j: the kernel's jiffies, low 32 bits. :param fragment_j: how long ports of a datagram are remembered.
     :param told: called after each pass, in the thread of the pass.
+    :param created: entries that programs ever put into a map, by its name.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class Collector:
         now_j: Callable[[], int],
         fragment_j: int,
         told: Callable[[Pass], None] | None = None,
+        created: Callable[[str], int] | None = None,
     ) -> None:
         self._flows = flows
         self._nat = nat
@@ -131,8 +137,9 @@ class Collector:
         # Since the start, by map and reason; "released": translations that went with their flow. No key is added later:
         # others read it meanwhile.
         self.deleted: Counter[tuple[str, str]] = Counter(
-            {(name, why): 0 for name in ("flows", "nat", "fragments") for why in ("expired", "forgotten", "released")}
+            {(name, why): 0 for name in _MAPS for why in ("expired", "forgotten", "released")}
         )
+        self._evictions = Evictions(created, _MAPS)
         self.passes = 0
         self.seconds = 0.0
         # Why the last pass failed; empty: it did not.
@@ -154,15 +161,34 @@ class Collector:
             began, cpu = time.perf_counter(), time.thread_time()
             now_j = self._now_j()
             tables = {}
-            tables["flows"], alive, expired = self._collect_flows(now_j, gone)
-            tables["nat"] = self._collect_nat(now_j, gone)
-            tables["fragments"] = self._collect_fragments(now_j, gone)
+            self._evictions.begin("flows")
+            flows, alive, expired = self._collect_flows(now_j, gone)
+            tables["flows"] = self._reckoned("flows", flows)
+            for name, collect in (("nat", self._collect_nat), ("fragments", self._collect_fragments)):
+                self._evictions.begin(name)
+                tables[name] = self._reckoned(name, collect(now_j, gone))
             done = Pass(tables, alive, expired, time.perf_counter() - began, time.thread_time() - cpu)
             with self._lock:
                 for address in gone:
                     self._gone.pop(address, None)
                 self._count(done)
             return done
+
+    @property
+    def evicted(self) -> Mapping[str, int]:
+        """Entries that full maps pushed out since the start, by map; at least so many."""
+        return self._evictions.total
+
+    def flushed(self, name: str, count: int) -> None:
+        """Somebody else has deleted entries of that map."""
+        with self._turn:
+            self._evictions.took_out(name, count)
+
+    def _reckoned(self, name: str, table: Table) -> Table:
+        evicted = self._evictions.end(
+            name, seen=table.entries + table.deleted, kept=table.entries, max_entries=table.max_entries
+        )
+        return replace(table, evicted=evicted)
 
     async def run(self) -> None:
         """Until cancelled; a pass that has begun then ends first. A pass that fails is told of by `problem`, and tried
@@ -259,7 +285,9 @@ class Collector:
             elif value is not None and self._flows.delete(key):
                 translations += translations_of(key, value)
         if translations:
-            self.deleted["nat", "released"] += self._nat.delete_batch(b"".join(translations), len(translations))
+            released = self._nat.delete_batch(b"".join(translations), len(translations))
+            self.deleted["nat", "released"] += released
+            self._evictions.took_out("nat", released)
         return bytes(plain), bytes(over), revived
 
     def _collect_nat(self, now_j: int, gone: list[bytes]) -> Table:

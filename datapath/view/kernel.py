@@ -218,7 +218,8 @@ class KernelView:
         return iter(flows.ordered(found, order, limit))
 
     def flush_flows(self, wanted: Selection) -> int:
-        return flows.flush(self._map("flows"), self._map("nat"), self._datapath.clock, self._names, wanted)
+        collector, clock = self._datapath.collector, self._datapath.clock
+        return flows.flush(self._map("flows"), self._map("nat"), clock, self._names, wanted, told=collector.flushed)
 
     def translations(self, wanted: Selection) -> Iterator[TranslationFacts]:
         return nat.listed(self._map("nat"), self._datapath.clock, self._names, wanted)
@@ -350,7 +351,9 @@ class KernelView:
         for name, table in self._datapath.collector.last.tables.items():
             if table.pressure >= 0.9:
                 remedy = f"raise datapath.map_ratio, or datapath.map_entries.{name}"
-                found.append(Trouble(name, f"the map is {table.pressure:.0%} full: old entries make room", remedy))
+                evicted = self._datapath.collector.evicted[name]
+                told = f"the map is {table.pressure:.0%} full: {evicted} old entries made room for new ones so far"
+                found.append(Trouble(name, told, remedy))
         return found
 
     def _node_names(self) -> Mapping[int, str]:

@@ -91,6 +91,12 @@ class ConntrackCollector(Collector):
         for (name, why), count in self._collector.deleted.items():
             deleted.add_metric([name, why], count)
         yield deleted
+        evicted = CounterMetricFamily(
+            "plimsoll_datapath_map_evictions", "old entries that a full map pushed out, at least", labels=["map"]
+        )
+        for name, count in self._collector.evicted.items():
+            evicted.add_metric([name], count)
+        yield evicted
         yield CounterMetricFamily(
             "plimsoll_datapath_gc_passes", "passes through the maps", value=self._collector.passes
         )

@@ -27,6 +27,7 @@ def test_what_the_last_pass_saw() -> None:
     for line in (
         'plimsoll_datapath_map_entries{map="flows"} 2.0',
         'plimsoll_datapath_map_pressure{map="flows"} 0.2',
+        'plimsoll_datapath_map_evictions_total{map="flows"} 0.0',
         'plimsoll_datapath_flows{family="ipv4",protocol="tcp",state="open"} 2.0',
         'plimsoll_datapath_gc_deleted_total{map="flows",why="expired"} 1.0',
         'plimsoll_datapath_gc_deleted_total{map="nat",why="forgotten"} 0.0',

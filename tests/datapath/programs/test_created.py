@@ -1,0 +1,49 @@
+"""What programs put into maps that push old entries out is counted, once each: so evictions are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from datapath import layout
+from datapath.conntrack.evictions import created_of
+from datapath.conntrack.gc import Collector
+from tests.datapath.programs.bed import REMOTE4, WORLD4, A, B, ProgramBed
+from tests.datapath.programs.packets import ip, udp
+
+pytestmark = pytest.mark.root
+
+
+def test_each_entry_is_counted_once(bed: ProgramBed) -> None:
+    created = created_of(bed.maps["created"], layout.CREATED)
+    before = {name: created(name) for name in layout.CREATED}
+
+    def new() -> dict[str, int]:
+        return {name: created(name) - before[name] for name in layout.CREATED}
+
+    for _ in range(3):
+        bed.from_pod(A, ip(A.address4, B.address4) / udp(1, 2))
+        bed.from_pod(B, ip(B.address4, A.address4) / udp(2, 1))
+    assert new() == {"flows": 1, "nat": 0, "fragments": 0}
+    for _ in range(2):
+        bed.from_pod(A, ip(A.address4, WORLD4) / udp(1000, 53))
+        bed.new_generation()
+    assert new() == {"flows": 2, "nat": 2, "fragments": 0}, "the way out and the way back"
+    for number in (7, 7, 8):
+        bed.from_pod(A, ip(A.address4, REMOTE4, flags="MF", id=number) / udp(5, 6))
+    assert new()["fragments"] == 2
+
+
+def test_what_a_full_table_of_flows_pushed_out_is_known() -> None:
+    with ProgramBed(names=("pod",), sizes={"flows": 256}) as bed:
+        maps = bed.maps
+        collector = Collector(
+            maps["flows"], maps["nat"], maps["fragments"], now_j=bed.clock.now_j, fragment_j=1,
+            created=created_of(maps["created"], layout.CREATED),
+        )  # fmt: skip
+        collector.collect()
+        for port in range(1, 1001):
+            bed.from_pod(A, ip(A.address4, B.address4) / udp(port, 2))
+        table = collector.collect().tables["flows"]
+        present = table.entries + table.deleted
+        assert present <= table.max_entries
+        assert table.evicted == 1000 - present
