@@ -1,0 +1,209 @@
+"""What a node's next minutes will ask for, from its own starts and stops: marks that follow demand.
+
+Pods that start while an address is being fetched are what `pre_allocate` is for: with as many free addresses as pods
+start within the time to an address, none of them waits. Three readings of the past say how many that will be, and the
+greatest of them wins:
+
+    bursts   of the starts of the last hours, grouped by the time to an address: so many free addresses that no more
+             than one pod in a hundred would have found none. Newer groups weigh more.
+    rate     decayed starts a second with their variance, for a node so busy that its groups never end
+    hour     what this half-hour of the day, and the next one, asked for on the days before
+
+Stops count where they refill the pool: addresses of pods that stopped one time to an address ago serve the next ones,
+so a steady exchange of pods asks for less than growth does. Until the node was watched for a while, its configured
+mark stands as the least.
+
+Pure but for the counts it keeps: no clock, no randomness; the same calls give the same marks. Times are seconds of the
+wall clock, since people's days are; they must not go backwards, and are clamped if they do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ipam.model import Watermarks
+
+MISS = 0.01  # the part of pods that may find no address waiting
+DEVIATIONS = 2.33  # of a normal distribution, to its 99th percentile
+QUANTUM_S = 5.0  # starts closer than this are kept as one
+HALF_LIFE_S = 3600.0
+MEMORY_S = 4 * HALF_LIFE_S
+MOST_KEPT = 128
+LEARN_S = 1800.0
+SLOT_S = 1800.0
+DAY_S = 86400.0
+DAY_WINDOW_S = 20.0
+LOOKAHEAD_S = 300.0
+RATE_TIME_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Between what the computed `pre_allocate` stays. Counts of addresses."""
+
+    least: int = 1
+    most: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Computed marks, and in words what made them so."""
+
+    marks: Watermarks
+    why: str
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One half-hour of the day: the most that 20 s of it asked for today, and on the days before, averaged."""
+
+    day: int
+    most: int = 0
+    usual: float = 0.0
+
+    def fold(self, day: int) -> None:
+        if day > self.day:
+            self.usual = (self.usual + self.most) / 2.0 / 2.0 ** min(day - self.day - 1, 60)
+            self.day, self.most = day, 0
+
+
+class Forecast:
+    """Of one node."""
+
+    __slots__ = ("_bounds", "_last_s", "_mean", "_recent", "_since_s", "_slots", "_square", "_stops")
+
+    def __init__(self, bounds: Bounds = Bounds()) -> None:
+        self._bounds = bounds
+        self._since_s: float | None = None
+        self._last_s = -math.inf
+        self._recent: deque[tuple[float, int]] = deque(maxlen=MOST_KEPT)
+        self._slots: dict[int, _Slot] = {}
+        self._mean = 0.0  # decayed starts a second
+        self._square = 0.0  # decayed sum of squares of simultaneous starts, a second
+        self._stops = 0.0  # decayed stops a second
+
+    def observe(self, now_s: float, starts: int, stops: int) -> None:
+        """Pods that asked for an address, and pods that ended, since the call before. Both may be 0."""
+        now_s = self._advance(now_s)
+        self._stops += max(stops, 0) / RATE_TIME_S
+        if starts <= 0:
+            return
+        self._mean += starts / RATE_TIME_S
+        self._square += starts * starts / RATE_TIME_S
+        if self._recent and now_s - self._recent[-1][0] < QUANTUM_S:
+            at_s, count = self._recent[-1]
+            self._recent[-1] = (at_s, count + starts)
+        else:
+            self._recent.append((now_s, starts))
+        slot = self._slots.setdefault(_slot_of(now_s), _Slot(_day_of(now_s)))
+        slot.fold(_day_of(now_s))
+        slot.most = max(slot.most, self._within(now_s, DAY_WINDOW_S))
+
+    def marks(self, now_s: float, base: Watermarks, time_to_address_s: float) -> Watermarks:
+        """`base` with a `pre_allocate` that follows demand; all its other marks stay.
+
+        :param time_to_address_s: from the moment at which addresses are missed until the node has them.
+        """
+        return self.estimate(now_s, base, time_to_address_s).marks
+
+    def estimate(self, now_s: float, base: Watermarks, time_to_address_s: float) -> Estimate:
+        """The marks with their reason."""
+        now_s = self._advance(now_s)
+        horizon_s = max(time_to_address_s, QUANTUM_S)
+        readings = [
+            (self._bursts(now_s, horizon_s), f"pods that start within {horizon_s:.0f} s of each other lately"),
+            (self._steady(horizon_s), f"{60.0 * self._mean:.1f} starts a minute for {horizon_s:.0f} s"),
+            (self._hour(now_s), "this time of the day on the days before"),
+            (self._within(now_s, horizon_s), f"pods that started within the last {horizon_s:.0f} s"),
+        ]
+        wanted, why = max(readings, key=lambda reading: reading[0])
+        if not wanted:
+            wanted, why = self._bounds.least, "no pod started lately"
+        watched_s = now_s - (self._since_s if self._since_s is not None else now_s)
+        if watched_s < LEARN_S and wanted < base.pre_allocate:
+            wanted, why = base.pre_allocate, f"watched for {watched_s:.0f} s only: the configured mark stands"
+        bounded = min(max(wanted, self._bounds.least), self._bounds.most)
+        if base.max_allocate:
+            bounded = min(bounded, base.max_allocate)
+        if bounded != wanted:
+            why = f"{wanted} by {why}, bounded to {bounded}"
+        return Estimate(replace(base, pre_allocate=bounded), why)
+
+    def _advance(self, now_s: float) -> float:
+        """Ages the rates to `now_s`; returns it, or the latest time known if that is later."""
+        if self._since_s is None:
+            self._since_s = self._last_s = now_s
+        elif now_s > self._last_s:
+            kept = math.exp(-(now_s - self._last_s) / RATE_TIME_S)
+            self._mean *= kept
+            self._square *= kept
+            self._stops *= kept
+            self._last_s = now_s
+        while self._recent and self._last_s - self._recent[0][0] > MEMORY_S:
+            self._recent.popleft()
+        return self._last_s
+
+    def _within(self, now_s: float, span_s: float) -> int:
+        total = 0
+        for at_s, count in reversed(self._recent):
+            if now_s - at_s > span_s:
+                break
+            total += count
+        return total
+
+    def _groups(self, horizon_s: float) -> Iterator[tuple[float, int]]:
+        """Starts grouped: a group begins with a start and takes in those of the next `horizon_s`."""
+        begun_s, size = -math.inf, 0
+        for at_s, count in self._recent:
+            if at_s - begun_s > horizon_s:
+                if size:
+                    yield begun_s, size
+                begun_s, size = at_s, 0
+            size += count
+        if size:
+            yield begun_s, size
+
+    def _bursts(self, now_s: float, horizon_s: float) -> int:
+        """The least mark with which no more than `MISS` of the pods would have waited."""
+        weights: dict[int, float] = {}
+        for at_s, size in self._groups(horizon_s):
+            weights[size] = weights.get(size, 0.0) + 2.0 ** (-(now_s - at_s) / HALF_LIFE_S)
+        allowed = MISS * sum(size * weight for size, weight in weights.items())
+        mark = max(weights, default=0)
+        missed = above = 0.0
+        for size in sorted(weights, reverse=True):
+            # Between two sizes that occurred, each address fewer lets down one pod of every greater group.
+            room = (allowed - missed) / above if above else math.inf
+            if room < mark - size:
+                return mark - math.floor(room)
+            missed += above * (mark - size)
+            mark = size
+            above += weights[size]
+        return mark - math.floor((allowed - missed) / above) if above else 0
+
+    def _steady(self, horizon_s: float) -> int:
+        returned = min(self._stops, self._mean) / 2.0  # half of them cool while they are missed
+        expected = (self._mean - returned) * horizon_s
+        spread = DEVIATIONS * math.sqrt(self._square * horizon_s)
+        # Few starts say nothing of a rate: a single one would be taken for a stream of them.
+        return math.ceil(expected + spread) if self._mean * RATE_TIME_S >= 10.0 and expected >= 1.0 else 0
+
+    def _hour(self, now_s: float) -> int:
+        usual = 0.0
+        for at_s in (now_s, now_s + LOOKAHEAD_S):
+            slot = self._slots.get(_slot_of(at_s))
+            if slot is not None:
+                slot.fold(_day_of(at_s))
+                usual = max(usual, slot.usual)
+        return round(usual)
+
+
+def _slot_of(at_s: float) -> int:
+    return int(at_s % DAY_S // SLOT_S)
+
+
+def _day_of(at_s: float) -> int:
+    return int(at_s // DAY_S)
