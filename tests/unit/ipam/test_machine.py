@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipam.config import IpamConfig
 from ipam.errors import IpamError, StoreError, Unavailable
-from ipam.model import AddressState, NodeSpec, Operation, Subnet, Usage, Watermarks
+from ipam.model import AddressState, CloudInterface, Instance, NodeSpec, Operation, Subnet, Usage, Watermarks
 from ipam.tags import CLUSTER_TAG
 from ipam.testing import FakeCloud, IpamSite
 from ipam.watermarks import excess, needed
@@ -36,6 +37,67 @@ TO_RELEASE = {AddressState.MARKED, AddressState.READY, AddressState.RELEASING}
 
 class WorkerKilled(BaseException):
     pass
+
+
+class MoodyCloud(FakeCloud):
+    """A cloud whose readings may be half a minute old, and that may give one address to two interfaces."""
+
+    def __init__(self) -> None:
+        super().__init__(subnets=SUBNETS, page_size=1)
+        self.lags_until = 0.0
+        self._seen: dict[str, Instance] = {}
+        self.doubled: dict[str, str] = {}  # address -> the interface that has it wrongly
+
+    def reads_lag(self, seconds: float) -> None:
+        """Readings tell what is now for so long, whatever is written meanwhile."""
+        if self.clock.monotonic() >= self.lags_until:
+            self._seen = {each: self._instance(each) for each in self._instances if each not in self._hidden}
+        self.lags_until = self.clock.monotonic() + seconds
+
+    def _as_seen(self, instance: Instance) -> Instance:
+        lags = self.clock.monotonic() < self.lags_until
+        return self._seen.get(instance.id, instance) if lags else instance
+
+    def instance(self, instance_id: str) -> Instance:
+        return self._as_seen(super().instance(instance_id))
+
+    def inventory(self) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
+        for instances, detached in super().inventory():
+            yield [self._as_seen(each) for each in instances], detached
+
+    def give_twice(self, address: str, interface_id: str) -> None:
+        self.doubled[address] = interface_id
+        self._set(interface_id, (*self._interfaces[interface_id].addresses, address))
+
+    def mend(self) -> None:
+        """Each address has one owner again: the interface that had it first."""
+        for address, other in self.doubled.items():
+            if other in self._interfaces:
+                self._set(other, tuple(each for each in self._interfaces[other].addresses if each != address))
+        self.doubled.clear()
+
+    def unassign_addresses(self, *, interface_id: str, addresses: Sequence[str]) -> None:
+        self._let_go(interface_id, self.doubled.keys() & set(addresses))
+        held = self._interfaces[interface_id].addresses if interface_id in self._interfaces else ()
+        super().unassign_addresses(
+            interface_id=interface_id,
+            addresses=[each for each in addresses if each in held or each not in self.doubled],
+        )
+
+    def _drop(self, interface_id: str) -> None:
+        self._let_go(interface_id, self.doubled.keys() & set(self._interfaces[interface_id].addresses))
+        super()._drop(interface_id)
+
+    def _let_go(self, interface_id: str, addresses: set[str]) -> None:
+        """Of addresses with two owners this one is none any more; they do not become free by that."""
+        for address in addresses:
+            owners = [each.id for each in self._interfaces.values() if address in each.addresses]
+            if interface_id in owners and len(owners) > 1:
+                self._set(interface_id, tuple(a for a in self._interfaces[interface_id].addresses if a != address))
+                del self.doubled[address]
+
+    def _set(self, interface_id: str, addresses: tuple[str, ...]) -> None:
+        self._interfaces[interface_id] = replace(self._interfaces[interface_id], addresses=addresses)
 
 
 @dataclass
@@ -107,8 +169,8 @@ class SimNode:
 class IpamMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.site = IpamSite(CONFIG, FakeCloud(subnets=SUBNETS, page_size=1))
-        self.cloud = self.site.cloud
+        self.cloud = MoodyCloud()
+        self.site = IpamSite(CONFIG, self.cloud)
         self.nodes: dict[str, SimNode] = {}
         self._listen()
         self.kill_at: tuple[int, str] | None = None
@@ -352,6 +414,44 @@ class IpamMachine(RuleBasedStateMachine):
                 self._see_links(node)
                 return
 
+    @rule(seconds=st.sampled_from([5, 30]))
+    def cloud_loses_sight_of_writes(self, seconds: int) -> None:
+        self.cloud.reads_lag(seconds)
+
+    @rule(number=NODE, other=NODE)
+    def cloud_gives_an_address_twice(self, number: int, other: int) -> None:
+        giver, taker = self._node(number).spec.instance_id, self._node(other).spec.instance_id
+        owned = [a for each in self.cloud.interfaces().values() if each.instance_id == giver for a in each.addresses]
+        targets = [each for each in self.cloud.interfaces().values() if each.instance_id == taker]
+        fresh = [address for address in owned if address not in self.cloud.doubled]
+        if giver != taker and fresh and targets:
+            self.cloud.give_twice(fresh[0], targets[0].id)
+
+    @rule()
+    def cloud_mends_its_books(self) -> None:
+        self.cloud.mend()
+
+    @rule(number=NODE, marks=st.sampled_from([(1, 0, 0), (0, 0, 0), (6, 2, 0), (2, 0, 5), (1, 12, 0)]))
+    def operator_changes_marks(self, number: int, marks: tuple[int, int, int]) -> None:
+        node = self._node(number)
+        node.spec = replace(node.spec, watermarks=Watermarks(*marks))
+        if node.up:
+            self._connect(node)
+
+    @rule(number=NODE, subnets=st.sampled_from([(), ("subnet-a",), ("subnet-b",)]))
+    def operator_changes_subnets(self, number: int, subnets: tuple[str, ...]) -> None:
+        node = self._node(number)
+        node.spec = replace(node.spec, subnet_ids=subnets)
+        if node.up:
+            self._connect(node)
+
+    @rule(groups=st.sampled_from([(), ("sg-1",), ("sg-none",)]), number=NODE)
+    def operator_changes_groups(self, groups: tuple[str, ...], number: int) -> None:
+        node = self._node(number)
+        node.spec = replace(node.spec, security_group_ids=groups)
+        if node.up:
+            self._connect(node)
+
     @rule(seconds=st.sampled_from([1, 5, 15, 35, 70]))
     def time_passes(self, seconds: int) -> None:
         self.site.clock.advance(seconds)
@@ -436,8 +536,13 @@ class IpamMachine(RuleBasedStateMachine):
         while self.drained:
             self.cloud.refill(*self.drained.pop())
         self.instances_are_seen_again()
+        self.cloud.lags_until = 0.0
+        self.cloud.mend()
         for node in self.nodes.values():
             node.cooling.clear()
+            if node.spec.security_group_ids == ("sg-none",):
+                node.spec = replace(node.spec, security_group_ids=())
+                self._connect(node)
             node.say()
         self.settle_down(160)
         self.pools_are_between_their_marks()
@@ -449,6 +554,8 @@ class IpamMachine(RuleBasedStateMachine):
             view = service.pool(node.spec.name)
             marks = node.spec.watermarks
             room = view.capacity - view.attached
+            if marks.max_allocate:
+                room = min(room, max(marks.max_allocate - view.attached, 0))
             assert node.waiting == 0 or not room, f"pods wait: {service.explain(node.spec.name)}"
             missing = min(needed(view.attached, len(node.pods), marks), room)
             assert not missing, f"{missing} missing: {service.explain(node.spec.name)}"
