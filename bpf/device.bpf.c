@@ -111,7 +111,7 @@ apart int decide_from_outside(struct __sk_buff *skb, struct packet *packet, cons
     if (standing.answer && (standing.flow->flags & FLOW_BY_STACK))
         path->action = ACTION_STACK;
     path->mark = mark_of(MARK_IDENTITY, packet->source_identity);
-    reason = remember(skb, packet, key, low, standing.flow, scratch, path, translated ? FLOW_NAT : 0, translated);
+    reason = remember(skb, packet, key, low, &standing, scratch, path, translated ? FLOW_NAT : 0, translated);
     if (reason)
         return DROP(reason);
     if (translated)
@@ -312,7 +312,7 @@ apart int sent_by_stack(struct __sk_buff *skb, struct packet *packet) {
             return DROP(reason);
     }
     if (!standing.flow) {
-        reason = remember(skb, packet, &scratch->inner_key, low, NULL, scratch, path,
+        reason = remember(skb, packet, &scratch->inner_key, low, &standing, scratch, path,
                           FLOW_BY_STACK | (masquerade ? FLOW_NAT : 0), false);
         if (reason)
             return DROP(reason);

@@ -136,8 +136,7 @@ apart int decide_from_pod(struct __sk_buff *skb, struct packet *packet, const st
     }
     kind = path->action == ACTION_STACK ? MARK_IDENTITY : MARK_DONE;
     path->mark = mark_of(kind, packet->source_identity);
-    reason =
-        remember(skb, packet, key, low, standing.flow, scratch, path, path->flags & PATH_NAT ? FLOW_NAT : 0, false);
+    reason = remember(skb, packet, key, low, &standing, scratch, path, path->flags & PATH_NAT ? FLOW_NAT : 0, false);
     if (reason)
         return DROP(reason);
     return FORWARD;
@@ -287,7 +286,7 @@ apart int decide_to_pod(struct __sk_buff *skb, struct packet *packet, const stru
         if (reason)
             denied(path, packet, reason);
     }
-    reason = remember(skb, packet, key, low, standing.flow, scratch, path, standing.flow ? 0 : FLOW_BY_STACK, false);
+    reason = remember(skb, packet, key, low, &standing, scratch, path, standing.flow ? 0 : FLOW_BY_STACK, false);
     if (reason)
         return DROP(reason);
     return FORWARD;

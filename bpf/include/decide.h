@@ -20,10 +20,11 @@
 struct standing {
     struct flow *flow; /* NULL: none that counts */
     bool answer; /* the other end began: no policy is asked */
+    bool replaced; /* there is one, be it that it counts no more: a new one takes its place */
 };
 
 inlined struct standing standing_of(struct flow *flow, bool low, const struct packet *packet) {
-    struct standing standing = {.flow = flow};
+    struct standing standing = {.flow = flow, .replaced = flow};
     bool opening = packet->protocol == PROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
     const struct path *origin;
 
@@ -70,10 +71,11 @@ inlined void denied(struct path *path, const struct packet *packet, __u32 reason
     path->rule = packet->rule;
 }
 
-/* Puts the decision into the flow's entry, a new one if need be. `flags` are added. Returns a drop reason. */
+/* Puts the decision into the flow's entry, a new one if it does not stand. `flags` are added. Returns a drop reason. */
 inlined int remember(struct __sk_buff *skb, const struct packet *packet, const struct flow_key *key, bool low,
-                     struct flow *known, struct scratch *scratch, struct path *path, __u16 flags, bool reversed) {
-    struct flow *flow = &scratch->flow;
+                     const struct standing *standing, struct scratch *scratch, struct path *path, __u16 flags,
+                     bool reversed) {
+    struct flow *flow = &scratch->flow, *known = standing->flow;
     struct runtime *run;
 
     if (tracing())
@@ -105,7 +107,8 @@ inlined int remember(struct __sk_buff *skb, const struct packet *packet, const s
     scratch->inner_key = *key; /* as in exactly() */
     if (bpf_map_update_elem(&flows, &scratch->inner_key, flow, BPF_ANY))
         return DROP_FLOW_FULL;
-    one_more(CREATED_FLOWS);
+    if (!standing->replaced)
+        one_more(CREATED_FLOWS);
     run = running();
     if (run && run->flow_events && !(path->flags & PATH_DENIED))
         NOTE(EVENT_FLOW_NEW, 0, 0, path->action, path->out_ifindex);

@@ -15,7 +15,6 @@ BOUND: Final = 500_000
 # Reasons that no row here can bring about.
 ELSEWHERE: Final = {
     "DROP_PREFILTER": "bpf/xdp.bpf.c: tests/datapath/test_prefilter.py",
-    "DROP_REWRITE": "the kernel refuses to rewrite a packet only when it is short of memory",
 }
 
 

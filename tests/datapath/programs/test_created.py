@@ -28,6 +28,9 @@ def test_each_entry_is_counted_once(bed: ProgramBed) -> None:
         bed.from_pod(A, ip(A.address4, WORLD4) / udp(1000, 53))
         bed.new_generation()
     assert new() == {"flows": 2, "nat": 2, "fragments": 0}, "the way out and the way back"
+    bed.expire(ip(A.address4, B.address4) / udp(1, 2))
+    bed.from_pod(A, ip(A.address4, B.address4) / udp(1, 2))
+    assert new()["flows"] == 2, "one that takes the place of an expired one is no more"
     for number in (7, 7, 8):
         bed.from_pod(A, ip(A.address4, REMOTE4, flags="MF", id=number) / udp(5, 6))
     assert new()["fragments"] == 2
