@@ -54,6 +54,7 @@ class IntentKind(enum.StrEnum):
     SYNC_INSTANCE = "sync-instance"
     RESYNC = "resync"
     COLLECT = "collect"
+    RELEASE_INTERFACE = "release-interface"  # `addresses` begins with the interface's id, its own addresses follow
 
 
 class Operation(enum.StrEnum):
@@ -86,6 +87,28 @@ class Watermarks:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """How a node's marks come about, where they are not plain counts; see targets.py and forecast.py.
+
+    A warm target, at most one, stands in the place of `pre_allocate`; None: it is not set.
+
+    :ivar warm_addresses: free addresses; 0: none is kept, each is fetched for the pod that waits for it.
+    :ivar warm_prefixes: free prefixes.
+    :ivar warm_interfaces: interfaces' worth of free addresses.
+    :ivar warm_up: addresses that the node starts with, once.
+    :ivar follow_demand: free addresses follow the node's own starts and stops, between the two bounds.
+    """
+
+    warm_addresses: int | None = None
+    warm_prefixes: int | None = None
+    warm_interfaces: int | None = None
+    warm_up: int = 0
+    follow_demand: bool = False
+    demand_least: int = 1
+    demand_most: int = 32
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """What is wanted for one node: its own words over the service's defaults."""
 
@@ -102,6 +125,7 @@ class NodeSpec:
     delete_on_termination: bool = True
     release_excess: bool = True
     labels: Mapping[str, str] = NO_TAGS
+    policy: Policy = Policy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ PRIORITIES = {
     IntentKind.ALLOCATE: 2,
     IntentKind.SYNC_INSTANCE: 4,
     IntentKind.RELEASE: 6,
+    IntentKind.RELEASE_INTERFACE: 6,
     IntentKind.RESYNC: 7,
     IntentKind.COLLECT: 9,
 }

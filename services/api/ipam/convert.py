@@ -11,7 +11,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipam.errors import InvalidInput
-from ipam.model import AddressState, NodeSpec, PoolInterface, Usage, Watermarks
+from ipam.model import AddressState, NodeSpec, Policy, PoolInterface, Usage, Watermarks
 from services.api.ipam.v1 import ipam_pb2 as pb
 
 STATE_TO_PB: Final = {
@@ -52,6 +52,21 @@ def watermarks_to(marks: Watermarks) -> pb.Watermarks:
     )
 
 
+_TARGETS: Final = ("warm_addresses", "warm_prefixes", "warm_interfaces")
+
+
+def policy_from(message: pb.Policy, defaults: Policy) -> Policy:
+    """A target of the node's own takes the place of whichever the service has."""
+    said = {field.name: value for field, value in message.ListFields()}
+    if any(target in said for target in _TARGETS):
+        defaults = replace(defaults, warm_addresses=None, warm_prefixes=None, warm_interfaces=None)
+    return replace(defaults, **said)
+
+
+def policy_to(policy: Policy) -> pb.Policy:
+    return pb.Policy(**{name: getattr(policy, name) for name in Policy.__dataclass_fields__})
+
+
 def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
     """Raises InvalidInput for a node without name or instance."""
     for field in ("name", "instance_id"):
@@ -74,6 +89,7 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
         security_group_tags=dict(message.security_group_tags) or defaults.security_group_tags,
         exclude_interface_tags=dict(message.exclude_interface_tags) or defaults.exclude_interface_tags,
         labels=dict(message.labels),
+        policy=policy_from(message.policy, defaults.policy),
     )
     if message.HasField("first_interface_index"):
         spec = replace(spec, first_interface_index=message.first_interface_index)
@@ -99,6 +115,7 @@ def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
         delete_on_termination=spec.delete_on_termination,
         release_excess=spec.release_excess,
         labels=spec.labels,
+        policy=policy_to(spec.policy),
     )
 
 

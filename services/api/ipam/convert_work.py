@@ -39,6 +39,7 @@ KIND_TO_PB: Final = {
     IntentKind.SYNC_INSTANCE: pb.INTENT_KIND_SYNC_INSTANCE,
     IntentKind.RESYNC: pb.INTENT_KIND_RESYNC,
     IntentKind.COLLECT: pb.INTENT_KIND_COLLECT,
+    IntentKind.RELEASE_INTERFACE: pb.INTENT_KIND_RELEASE_INTERFACE,
 }
 KIND_FROM_PB: Final = {number: kind for kind, number in KIND_TO_PB.items()}
 _NO_NODE: Final = NodeSpec(name="", instance_id="")

@@ -76,6 +76,34 @@ FINDING_LEVEL_WAITING: FindingLevel.ValueType  # 2
 FINDING_LEVEL_PROBLEM: FindingLevel.ValueType  # 3
 Global___FindingLevel: _TypeAlias = FindingLevel  # noqa: Y015
 
+class _DegradationLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DegradationLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DegradationLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEGRADATION_LEVEL_UNSPECIFIED: _DegradationLevel.ValueType  # 0
+    DEGRADATION_LEVEL_NORMAL: _DegradationLevel.ValueType  # 1
+    DEGRADATION_LEVEL_NO_RELEASE: _DegradationLevel.ValueType  # 2
+    """Nothing is given back or deleted."""
+    DEGRADATION_LEVEL_NO_MUTATION: _DegradationLevel.ValueType  # 3
+    """Nothing is changed at the cloud; it is only read."""
+    DEGRADATION_LEVEL_FROZEN: _DegradationLevel.ValueType  # 4
+    """The cloud is not called at all."""
+
+class DegradationLevel(_DegradationLevel, metaclass=_DegradationLevelEnumTypeWrapper):
+    """How much of its work a service does. Each level does less than the one before."""
+
+DEGRADATION_LEVEL_UNSPECIFIED: DegradationLevel.ValueType  # 0
+DEGRADATION_LEVEL_NORMAL: DegradationLevel.ValueType  # 1
+DEGRADATION_LEVEL_NO_RELEASE: DegradationLevel.ValueType  # 2
+"""Nothing is given back or deleted."""
+DEGRADATION_LEVEL_NO_MUTATION: DegradationLevel.ValueType  # 3
+"""Nothing is changed at the cloud; it is only read."""
+DEGRADATION_LEVEL_FROZEN: DegradationLevel.ValueType  # 4
+"""The cloud is not called at all."""
+Global___DegradationLevel: _TypeAlias = DegradationLevel  # noqa: Y015
+
 class _IntentKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -93,6 +121,8 @@ class _IntentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IntentKind
     """Read everything of the account and region."""
     INTENT_KIND_COLLECT: _IntentKind.ValueType  # 5
     """Delete leaked interfaces."""
+    INTENT_KIND_RELEASE_INTERFACE: _IntentKind.ValueType  # 6
+    """Detach and delete an interface of which no address is used."""
 
 class IntentKind(_IntentKind, metaclass=_IntentKindEnumTypeWrapper): ...
 
@@ -107,6 +137,8 @@ INTENT_KIND_RESYNC: IntentKind.ValueType  # 4
 """Read everything of the account and region."""
 INTENT_KIND_COLLECT: IntentKind.ValueType  # 5
 """Delete leaked interfaces."""
+INTENT_KIND_RELEASE_INTERFACE: IntentKind.ValueType  # 6
+"""Detach and delete an interface of which no address is used."""
 Global___IntentKind: _TypeAlias = IntentKind  # noqa: Y015
 
 @_typing.final
@@ -140,6 +172,75 @@ class Watermarks(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pre_allocate) -> _WhichOneofReturnType__pre_allocate | None: ...
 
 Global___Watermarks: _TypeAlias = Watermarks  # noqa: Y015
+
+@_typing.final
+class Policy(_message.Message):
+    """How marks come about where they are not plain counts. At most one of the warm targets; unset fields: the service's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WARM_ADDRESSES_FIELD_NUMBER: _builtins.int
+    WARM_PREFIXES_FIELD_NUMBER: _builtins.int
+    WARM_INTERFACES_FIELD_NUMBER: _builtins.int
+    WARM_UP_FIELD_NUMBER: _builtins.int
+    FOLLOW_DEMAND_FIELD_NUMBER: _builtins.int
+    DEMAND_LEAST_FIELD_NUMBER: _builtins.int
+    DEMAND_MOST_FIELD_NUMBER: _builtins.int
+    warm_addresses: _builtins.int
+    """Free addresses; 0: none is kept, each is fetched for the pod that waits for it."""
+    warm_prefixes: _builtins.int
+    warm_interfaces: _builtins.int
+    warm_up: _builtins.int
+    """Addresses that the node starts with, once."""
+    follow_demand: _builtins.bool
+    """Free addresses follow the node's own starts and stops, between the bounds."""
+    demand_least: _builtins.int
+    demand_most: _builtins.int
+    def __init__(
+        self,
+        *,
+        warm_addresses: _builtins.int | None = ...,
+        warm_prefixes: _builtins.int | None = ...,
+        warm_interfaces: _builtins.int | None = ...,
+        warm_up: _builtins.int | None = ...,
+        follow_demand: _builtins.bool | None = ...,
+        demand_least: _builtins.int | None = ...,
+        demand_most: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_demand_least", b"_demand_least", "_demand_most", b"_demand_most", "_follow_demand", b"_follow_demand", "_warm_addresses", b"_warm_addresses", "_warm_interfaces", b"_warm_interfaces", "_warm_prefixes", b"_warm_prefixes", "_warm_up", b"_warm_up", "demand_least", b"demand_least", "demand_most", b"demand_most", "follow_demand", b"follow_demand", "warm_addresses", b"warm_addresses", "warm_interfaces", b"warm_interfaces", "warm_prefixes", b"warm_prefixes", "warm_up", b"warm_up"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_demand_least", b"_demand_least", "_demand_most", b"_demand_most", "_follow_demand", b"_follow_demand", "_warm_addresses", b"_warm_addresses", "_warm_interfaces", b"_warm_interfaces", "_warm_prefixes", b"_warm_prefixes", "_warm_up", b"_warm_up", "demand_least", b"demand_least", "demand_most", b"demand_most", "follow_demand", b"follow_demand", "warm_addresses", b"warm_addresses", "warm_interfaces", b"warm_interfaces", "warm_prefixes", b"warm_prefixes", "warm_up", b"warm_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__demand_least: _TypeAlias = _typing.Literal["demand_least"]  # noqa: Y015
+    _WhichOneofArgType__demand_least: _TypeAlias = _typing.Literal["_demand_least", b"_demand_least"]  # noqa: Y015
+    _WhichOneofReturnType__demand_most: _TypeAlias = _typing.Literal["demand_most"]  # noqa: Y015
+    _WhichOneofArgType__demand_most: _TypeAlias = _typing.Literal["_demand_most", b"_demand_most"]  # noqa: Y015
+    _WhichOneofReturnType__follow_demand: _TypeAlias = _typing.Literal["follow_demand"]  # noqa: Y015
+    _WhichOneofArgType__follow_demand: _TypeAlias = _typing.Literal["_follow_demand", b"_follow_demand"]  # noqa: Y015
+    _WhichOneofReturnType__warm_addresses: _TypeAlias = _typing.Literal["warm_addresses"]  # noqa: Y015
+    _WhichOneofArgType__warm_addresses: _TypeAlias = _typing.Literal["_warm_addresses", b"_warm_addresses"]  # noqa: Y015
+    _WhichOneofReturnType__warm_interfaces: _TypeAlias = _typing.Literal["warm_interfaces"]  # noqa: Y015
+    _WhichOneofArgType__warm_interfaces: _TypeAlias = _typing.Literal["_warm_interfaces", b"_warm_interfaces"]  # noqa: Y015
+    _WhichOneofReturnType__warm_prefixes: _TypeAlias = _typing.Literal["warm_prefixes"]  # noqa: Y015
+    _WhichOneofArgType__warm_prefixes: _TypeAlias = _typing.Literal["_warm_prefixes", b"_warm_prefixes"]  # noqa: Y015
+    _WhichOneofReturnType__warm_up: _TypeAlias = _typing.Literal["warm_up"]  # noqa: Y015
+    _WhichOneofArgType__warm_up: _TypeAlias = _typing.Literal["_warm_up", b"_warm_up"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_least) -> _WhichOneofReturnType__demand_least | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_most) -> _WhichOneofReturnType__demand_most | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__follow_demand) -> _WhichOneofReturnType__follow_demand | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_addresses) -> _WhichOneofReturnType__warm_addresses | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_interfaces) -> _WhichOneofReturnType__warm_interfaces | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_prefixes) -> _WhichOneofReturnType__warm_prefixes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_up) -> _WhichOneofReturnType__warm_up | None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class NodeSpec(_message.Message):
@@ -240,6 +341,7 @@ class NodeSpec(_message.Message):
     DELETE_ON_TERMINATION_FIELD_NUMBER: _builtins.int
     RELEASE_EXCESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     instance_id: _builtins.str
     instance_type: _builtins.str
@@ -264,6 +366,8 @@ class NodeSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
     def __init__(
         self,
         *,
@@ -280,10 +384,11 @@ class NodeSpec(_message.Message):
         delete_on_termination: _builtins.bool | None = ...,
         release_excess: _builtins.bool | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        policy: Global___Policy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_release_excess", b"_release_excess", "delete_on_termination", b"delete_on_termination", "first_interface_index", b"first_interface_index", "release_excess", b"release_excess", "watermarks", b"watermarks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_release_excess", b"_release_excess", "delete_on_termination", b"delete_on_termination", "first_interface_index", b"first_interface_index", "policy", b"policy", "release_excess", b"release_excess", "watermarks", b"watermarks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_release_excess", b"_release_excess", "delete_on_termination", b"delete_on_termination", "exclude_interface_tags", b"exclude_interface_tags", "first_interface_index", b"first_interface_index", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "name", b"name", "release_excess", b"release_excess", "security_group_ids", b"security_group_ids", "security_group_tags", b"security_group_tags", "subnet_ids", b"subnet_ids", "subnet_tags", b"subnet_tags", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_release_excess", b"_release_excess", "delete_on_termination", b"delete_on_termination", "exclude_interface_tags", b"exclude_interface_tags", "first_interface_index", b"first_interface_index", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "name", b"name", "policy", b"policy", "release_excess", b"release_excess", "security_group_ids", b"security_group_ids", "security_group_tags", b"security_group_tags", "subnet_ids", b"subnet_ids", "subnet_tags", b"subnet_tags", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delete_on_termination: _TypeAlias = _typing.Literal["delete_on_termination"]  # noqa: Y015
     _WhichOneofArgType__delete_on_termination: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination"]  # noqa: Y015
@@ -561,6 +666,9 @@ class Pool(_message.Message):
     OPEN_INTENTS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     LAST_SYNCED_AT_FIELD_NUMBER: _builtins.int
+    MARKS_FIELD_NUMBER: _builtins.int
+    MARKS_WHY_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     instance_type: _builtins.str
     zone: _builtins.str
     attached: _builtins.int
@@ -576,12 +684,21 @@ class Pool(_message.Message):
     pending_pods: _builtins.int
     open_intents: _builtins.int
     last_error: _builtins.str
+    marks_why: _builtins.str
     @_builtins.property
     def node(self) -> Global___NodeSpec: ...
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interface]: ...
     @_builtins.property
     def last_synced_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def marks(self) -> Global___Watermarks:
+        """The marks in force now, and in words where they come from."""
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the service's rules that the node's labels match."""
+
     def __init__(
         self,
         *,
@@ -602,10 +719,13 @@ class Pool(_message.Message):
         open_intents: _builtins.int = ...,
         last_error: _builtins.str = ...,
         last_synced_at: _timestamp_pb2.Timestamp | None = ...,
+        marks: Global___Watermarks | None = ...,
+        marks_why: _builtins.str = ...,
+        overrides: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_synced_at", b"last_synced_at", "node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_synced_at", b"last_synced_at", "marks", b"marks", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses_per_interface", b"addresses_per_interface", "attached", b"attached", "capacity", b"capacity", "connected", b"connected", "cooling", b"cooling", "excess", b"excess", "in_use", b"in_use", "instance_type", b"instance_type", "interface_limit", b"interface_limit", "interfaces", b"interfaces", "last_error", b"last_error", "last_synced_at", b"last_synced_at", "needed", b"needed", "node", b"node", "open_intents", b"open_intents", "pending_pods", b"pending_pods", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses_per_interface", b"addresses_per_interface", "attached", b"attached", "capacity", b"capacity", "connected", b"connected", "cooling", b"cooling", "excess", b"excess", "in_use", b"in_use", "instance_type", b"instance_type", "interface_limit", b"interface_limit", "interfaces", b"interfaces", "last_error", b"last_error", "last_synced_at", b"last_synced_at", "marks", b"marks", "marks_why", b"marks_why", "needed", b"needed", "node", b"node", "open_intents", b"open_intents", "overrides", b"overrides", "pending_pods", b"pending_pods", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -859,6 +979,7 @@ class GetStatusResponse(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     SUBNETS_FIELD_NUMBER: _builtins.int
     LAST_RESYNC_AT_FIELD_NUMBER: _builtins.int
+    DEGRADATION_FIELD_NUMBER: _builtins.int
     cloud: _builtins.str
     account: _builtins.str
     region: _builtins.str
@@ -874,6 +995,8 @@ class GetStatusResponse(_message.Message):
     def subnets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubnetStatus]: ...
     @_builtins.property
     def last_resync_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def degradation(self) -> Global___Degradation: ...
     def __init__(
         self,
         *,
@@ -889,14 +1012,98 @@ class GetStatusResponse(_message.Message):
         operations: _abc.Iterable[Global___OperationStatus] | None = ...,
         subnets: _abc.Iterable[Global___SubnetStatus] | None = ...,
         last_resync_at: _timestamp_pb2.Timestamp | None = ...,
+        degradation: Global___Degradation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_resync_at", b"last_resync_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation", "last_resync_at", b"last_resync_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cloud", b"cloud", "dead_letters", b"dead_letters", "last_resync_at", b"last_resync_at", "leader", b"leader", "nodes", b"nodes", "nodes_at_capacity", b"nodes_at_capacity", "nodes_in_deficit", b"nodes_in_deficit", "open_intents", b"open_intents", "operations", b"operations", "region", b"region", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cloud", b"cloud", "dead_letters", b"dead_letters", "degradation", b"degradation", "last_resync_at", b"last_resync_at", "leader", b"leader", "nodes", b"nodes", "nodes_at_capacity", b"nodes_at_capacity", "nodes_in_deficit", b"nodes_in_deficit", "open_intents", b"open_intents", "operations", b"operations", "region", b"region", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Degradation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    BY_HAND_FIELD_NUMBER: _builtins.int
+    BY_BUDGET_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    level: Global___DegradationLevel.ValueType
+    """In force: the lower of the two below."""
+    by_hand: Global___DegradationLevel.ValueType
+    by_budget: Global___DegradationLevel.ValueType
+    why: _builtins.str
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When the level set by hand ends; unset: none is, or without end."""
+
+    def __init__(
+        self,
+        *,
+        level: Global___DegradationLevel.ValueType = ...,
+        by_hand: Global___DegradationLevel.ValueType = ...,
+        by_budget: Global___DegradationLevel.ValueType = ...,
+        why: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_budget", b"by_budget", "by_hand", b"by_hand", "level", b"level", "until", b"until", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
+
+@_typing.final
+class SetLevelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LASTS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    level: Global___DegradationLevel.ValueType
+    why: _builtins.str
+    @_builtins.property
+    def lasts(self) -> _duration_pb2.Duration:
+        """Unset: until it is set to normal again."""
+
+    def __init__(
+        self,
+        *,
+        level: Global___DegradationLevel.ValueType = ...,
+        lasts: _duration_pb2.Duration | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lasts", b"lasts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lasts", b"lasts", "level", b"level", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLevelRequest: _TypeAlias = SetLevelRequest  # noqa: Y015
+
+@_typing.final
+class SetLevelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEGRADATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def degradation(self) -> Global___Degradation: ...
+    def __init__(
+        self,
+        *,
+        degradation: Global___Degradation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLevelResponse: _TypeAlias = SetLevelResponse  # noqa: Y015
 
 @_typing.final
 class ResyncRequest(_message.Message):

@@ -85,6 +85,11 @@ class IpamServiceStub:
                 request_serializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.ReplayDeadLetterRequest.SerializeToString,
                 response_deserializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.ReplayDeadLetterResponse.FromString,
                 _registered_method=True)
+        self.SetLevel = channel.unary_unary(
+                '/plimsoll.ipam.v1.IpamService/SetLevel',
+                request_serializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelRequest.SerializeToString,
+                response_deserializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelResponse.FromString,
+                _registered_method=True)
 
 
 class IpamServiceServicer:
@@ -154,6 +159,13 @@ class IpamServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLevel(self, request, context):
+        """Has the service do less, or all of it again, for a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IpamServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -206,6 +218,11 @@ def add_IpamServiceServicer_to_server(servicer, server):
                     servicer.ReplayDeadLetter,
                     request_deserializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.ReplayDeadLetterRequest.FromString,
                     response_serializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.ReplayDeadLetterResponse.SerializeToString,
+            ),
+            'SetLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLevel,
+                    request_deserializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelRequest.FromString,
+                    response_serializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -479,6 +496,33 @@ class IpamService:
             '/plimsoll.ipam.v1.IpamService/ReplayDeadLetter',
             services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.ReplayDeadLetterRequest.SerializeToString,
             services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.ReplayDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plimsoll.ipam.v1.IpamService/SetLevel',
+            services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelRequest.SerializeToString,
+            services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class IpamServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ListDeadLettersRequest, _ipam_pb2.ListDeadLettersResponse]
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.GetDeadLetterRequest, _ipam_pb2.GetDeadLetterResponse]
     ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ReplayDeadLetterRequest, _ipam_pb2.ReplayDeadLetterResponse]
+    SetLevel: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.SetLevelRequest, _ipam_pb2.SetLevelResponse]
+    """Has the service do less, or all of it again, for a time."""
 
 @_typing.type_check_only
 class IpamServiceAsyncStub(IpamServiceStub):
@@ -65,6 +67,8 @@ class IpamServiceAsyncStub(IpamServiceStub):
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ListDeadLettersRequest, _ipam_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_ipam_pb2.GetDeadLetterRequest, _ipam_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
     ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ReplayDeadLetterRequest, _ipam_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
+    SetLevel: _aio.UnaryUnaryMultiCallable[_ipam_pb2.SetLevelRequest, _ipam_pb2.SetLevelResponse]  # type: ignore[assignment]
+    """Has the service do less, or all of it again, for a time."""
 
 class IpamServiceServicer(metaclass=_abc_1.ABCMeta):
     """One instance serves one account of one cloud. Nodes watch their own pool; operators look and explain."""
@@ -141,6 +145,14 @@ class IpamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ipam_pb2.ReplayDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ipam_pb2.ReplayDeadLetterResponse, _abc.Awaitable[_ipam_pb2.ReplayDeadLetterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetLevel(
+        self,
+        request: _ipam_pb2.SetLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipam_pb2.SetLevelResponse, _abc.Awaitable[_ipam_pb2.SetLevelResponse]]:
+        """Has the service do less, or all of it again, for a time."""
 
 def add_IpamServiceServicer_to_server(servicer: IpamServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
