@@ -107,10 +107,14 @@ class Unavailable(CloudError):
 
 
 class SubnetExhausted(CloudError):
-    """No free address in the subnet named by `subnet_id` (empty when the cloud did not say which)."""
+    """No free address in the subnet named by `subnet_id` (empty when the cloud did not say which).
+
+    :ivar prefixes: it lacks a whole free block; single addresses it may have.
+    """
 
     kind = "exhausted"
     subnet_id: str = ""
+    prefixes: bool = False
 
 
 class LimitReached(CloudError):

@@ -7,6 +7,8 @@ Times are seconds since the epoch (`_at`), durations seconds (`_s`).
 from __future__ import annotations
 
 import enum
+import functools
+import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -65,6 +67,15 @@ class Operation(enum.StrEnum):
     PROTECT_INTERFACE = "protect-interface"
     ASSIGN_ADDRESSES = "assign-addresses"
     UNASSIGN_ADDRESSES = "unassign-addresses"
+    ASSIGN_PREFIXES = "assign-prefixes"
+    UNASSIGN_PREFIXES = "unassign-prefixes"
+    ASSIGN_IPV6 = "assign-ipv6"
+    UNASSIGN_IPV6 = "unassign-ipv6"
+    ASSIGN_IPV6_PREFIXES = "assign-ipv6-prefixes"
+    UNASSIGN_IPV6_PREFIXES = "unassign-ipv6-prefixes"
+    SET_SECURITY_GROUPS = "set-security-groups"
+    SET_TAGS = "set-tags"
+    ASSOCIATE_PUBLIC_ADDRESS = "associate-public-address"
     DETACH_INTERFACE = "detach-interface"
     DELETE_INTERFACE = "delete-interface"
 
@@ -110,7 +121,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """What is wanted for one node: its own words over the service's defaults."""
+    """What is wanted for one node: its own words over the service's defaults.
+
+    :ivar prefix_delegation: addresses come as whole prefixes where cloud, type and subnet have them.
+    :ivar ipv6: pods get an IPv6 address, too, where the interface's subnet has a range of it.
+    :ivar use_primary_address: the primary address of every interface but the first may carry a pod.
+    :ivar public_address_tags: the node's first interface gets a public address out of those with these tags.
+    """
 
     name: str
     instance_id: str
@@ -126,11 +143,19 @@ class NodeSpec:
     release_excess: bool = True
     labels: Mapping[str, str] = NO_TAGS
     policy: Policy = Policy()
+    prefix_delegation: bool = False
+    ipv6: bool = False
+    use_primary_address: bool = False
+    public_address_tags: Mapping[str, str] = NO_TAGS
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an instance type holds. Addresses per interface include the primary one."""
+    """What an instance type holds. Addresses per interface include the primary one; a prefix fills one of their slots.
+
+    :ivar addresses_per_instance: of all interfaces together, primary ones included; 0: no such limit.
+    :ivar card_interfaces: how many interfaces each network card takes; empty: one card takes them all.
+    """
 
     instance_type: str
     interfaces: int
@@ -138,10 +163,18 @@ class Limits:
     ipv6_per_interface: int = 0
     prefixes: bool = False
     network_cards: int = 1
+    addresses_per_instance: int = 0
+    card_interfaces: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
+    """
+    :ivar gateway: next hop of its interfaces; empty: its first host address.
+    :ivar ipv6_cidr: empty: none.
+    :ivar free_prefixes: wholly free blocks that could be delegated; None: the cloud does not say.
+    """
+
     id: str
     cidr: str
     zone: str
@@ -149,6 +182,9 @@ class Subnet:
     free: int
     tags: Mapping[str, str] = NO_TAGS
     vpc_cidrs: tuple[str, ...] = ()
+    gateway: str = ""
+    ipv6_cidr: str = ""
+    free_prefixes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +196,12 @@ class SecurityGroup:
 
 @dataclass(frozen=True, slots=True)
 class CloudInterface:
-    """A network interface as the cloud tells it. `addresses` are the secondary ones, without the primary."""
+    """A network interface as the cloud tells it. `addresses` are the secondary ones, without the primary.
+
+    :ivar prefixes: IPv4 blocks delegated to it whole (CIDRs); `addresses` does not have their members.
+    :ivar ipv6_prefixes: IPv6 blocks, as CIDRs.
+    :ivar public_address_id: of the static public address that leads to it; empty: none.
+    """
 
     id: str
     mac: str
@@ -178,6 +219,33 @@ class CloudInterface:
     delete_on_termination: bool = False
     status: str = "in-use"
     created_at: float = 0.0
+    prefixes: tuple[str, ...] = ()
+    ipv6_addresses: tuple[str, ...] = ()
+    ipv6_prefixes: tuple[str, ...] = ()
+    public_address_id: str = ""
+
+    @property
+    def all_addresses(self) -> tuple[str, ...]:
+        """The secondary addresses and all members of the prefixes."""
+        if not self.prefixes:
+            return self.addresses
+        return (*self.addresses, *(address for prefix in self.prefixes for address in members(prefix)))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def members(prefix: str) -> tuple[str, ...]:
+    """All addresses of a delegated IPv4 prefix, in their order. Raises ValueError for what is no such CIDR."""
+    return tuple(str(address) for address in ipaddress.IPv4Network(prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """A static public address of the account. `interface_id`: where it leads; empty: it is free."""
+
+    id: str
+    address: str
+    interface_id: str = ""
+    tags: Mapping[str, str] = NO_TAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +279,11 @@ class PoolInterface:
     """An interface as its node is told of it: what carries pods, and how to route from it.
 
     :ivar mac: finds its device; empty: a range of the node's own, which needs none.
+    :ivar addresses: members of `prefixes` included.
+    :ivar prefixes: IPv4 blocks that are released only whole; the node packs pods into as few as it can.
+    :ivar ipv6_addresses: for pods of this interface, beside their IPv4 ones.
+    :ivar ipv6_prefixes: blocks of IPv6; a pod's address is derived from its IPv4 one.
+    :ivar ipv6_gateway: next hop of IPv6; empty: the interface has none.
     """
 
     id: str
@@ -226,6 +299,10 @@ class PoolInterface:
     security_group_ids: tuple[str, ...]
     addresses: Mapping[str, AddressState]
     instance_tags: Mapping[str, str] = NO_TAGS
+    prefixes: tuple[str, ...] = ()
+    ipv6_addresses: tuple[str, ...] = ()
+    ipv6_prefixes: tuple[str, ...] = ()
+    ipv6_gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from ipam.model import (
     OperationClass,
     OperationCount,
     Outcome,
+    PublicAddress,
     Report,
     SecurityGroup,
     Step,
@@ -33,7 +34,14 @@ from ipam.model import (
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a cloud can do; plan.py asks before it plans."""
+    """What a cloud can do; plan.py asks before it plans.
+
+    :ivar prefixes: IPv4 blocks of `prefix_length` bits can be delegated to an interface.
+    :ivar ipv6: interfaces can have IPv6 addresses; `ipv6_prefixes`: and blocks of them.
+    :ivar assign_tokens: `client_token` makes `assign_addresses` and `assign_prefixes` idempotent.
+    :ivar changes_interfaces: security groups and tags of a live interface can be set.
+    :ivar public_addresses: static public addresses can be listed and associated.
+    """
 
     creates_interfaces: bool
     max_addresses_per_call: int
@@ -42,6 +50,16 @@ class Capabilities:
     prefixes: bool = False
     ipv6: bool = False
     asynchronous_attach: bool = False
+    prefix_length: int = 28
+    ipv6_prefixes: bool = False
+    assign_tokens: bool = False
+    changes_interfaces: bool = False
+    public_addresses: bool = False
+
+    @property
+    def prefix_size(self) -> int:
+        """Addresses of a delegated IPv4 prefix."""
+        return 1 << (32 - self.prefix_length)
 
 
 class CloudProvider(Protocol):
@@ -75,8 +93,12 @@ class CloudProvider(Protocol):
         tags: Mapping[str, str],
         description: str,
         client_token: str,
+        prefix_count: int = 0,
+        ipv6_count: int = 0,
+        ipv6_prefix_count: int = 0,
     ) -> CloudInterface:
-        """Creates a detached interface with a primary and `secondary_count` more addresses. Idempotent by token."""
+        """Creates a detached interface with a primary and `secondary_count` more addresses, or with prefixes.
+        Idempotent by token. Raises Rejected for counts that the cloud has no capability for."""
 
     def attach_interface(
         self, *, interface_id: str, instance_id: str, device_index: int, network_card: int
@@ -86,10 +108,42 @@ class CloudProvider(Protocol):
     def protect_interface(self, *, interface_id: str, attachment_id: str) -> None:
         """Has the cloud delete the interface with its instance (DeleteOnTermination)."""
 
-    def assign_addresses(self, *, interface_id: str, count: int) -> Sequence[str]:
-        """Assigns `count` secondary addresses of the cloud's choice and returns them."""
+    def assign_addresses(self, *, interface_id: str, count: int, client_token: str = "") -> Sequence[str]:
+        """Assigns `count` secondary addresses of the cloud's choice and returns them.
+
+        :param client_token: makes it idempotent where the cloud knows tokens here, and is ignored elsewhere.
+        """
 
     def unassign_addresses(self, *, interface_id: str, addresses: Sequence[str]) -> None: ...
+
+    # What follows raises Rejected on a cloud without the capability.
+
+    def assign_prefixes(self, *, interface_id: str, count: int, client_token: str = "") -> Sequence[str]:
+        """Delegates `count` IPv4 prefixes of the cloud's choice and returns them as CIDRs. All or none. Raises
+        SubnetExhausted, with `prefixes` set, where the subnet has no whole free block left."""
+
+    def unassign_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None: ...
+
+    def assign_ipv6(self, *, interface_id: str, count: int) -> Sequence[str]: ...
+
+    def unassign_ipv6(self, *, interface_id: str, addresses: Sequence[str]) -> None: ...
+
+    def assign_ipv6_prefixes(self, *, interface_id: str, count: int) -> Sequence[str]: ...
+
+    def unassign_ipv6_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None: ...
+
+    def set_security_groups(self, *, interface_id: str, security_group_ids: Sequence[str]) -> None:
+        """Makes these the interface's groups."""
+
+    def set_tags(self, *, interface_id: str, tags: Mapping[str, str]) -> None:
+        """Adds or changes these tags; the interface's others stay."""
+
+    def public_addresses(self, *, tags: Mapping[str, str]) -> Sequence[PublicAddress]:
+        """Static public addresses of the account that have all of `tags`."""
+
+    def associate_public_address(self, *, public_address_id: str, interface_id: str) -> None:
+        """Leads it to the interface's primary address. Idempotent. Raises Conflict, and takes nothing away, when it
+        leads to another interface."""
 
     def detach_interface(self, *, attachment_id: str, interface_id: str) -> None: ...
 

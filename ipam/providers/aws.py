@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ipam.errors import Gone, Rejected, Throttled, Unavailable
-from ipam.model import NO_TAGS, CloudInterface, Instance, Limits, SecurityGroup, Subnet
+from ipam.model import NO_TAGS, CloudInterface, Instance, Limits, PublicAddress, SecurityGroup, Subnet
 from ipam.ports import Capabilities, OperationObserver
 from ipam.providers import aws_answers as answers
 from ipam.providers.aws_settings import Scope, check
@@ -62,6 +62,11 @@ class AwsProvider:
         max_addresses_on_create=49,
         delete_on_termination=True,
         asynchronous_attach=True,
+        prefixes=True,
+        ipv6=True,
+        ipv6_prefixes=True,
+        changes_interfaces=True,
+        public_addresses=True,
     )
 
     def __init__(
@@ -155,15 +160,20 @@ class AwsProvider:
         tags: Mapping[str, str],
         description: str,
         client_token: str,
+        prefix_count: int = 0,
+        ipv6_count: int = 0,
+        ipv6_prefix_count: int = 0,
     ) -> CloudInterface:
+        counts = {
+            "SecondaryPrivateIpAddressCount": secondary_count, "Ipv4PrefixCount": prefix_count,
+            "Ipv6AddressCount": ipv6_count, "Ipv6PrefixCount": ipv6_prefix_count,
+        }  # fmt: skip
         asked: dict[str, Any] = {"SubnetId": subnet_id, "Description": description[:_LONGEST_DESCRIPTION]}
         if security_group_ids:
             asked["Groups"] = list(security_group_ids)
-        if secondary_count:
-            asked["SecondaryPrivateIpAddressCount"] = secondary_count
+        asked |= {name: count for name, count in counts.items() if count}
         if tags:
-            rows = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
-            asked["TagSpecifications"] = [{"ResourceType": "network-interface", "Tags": rows}]
+            asked["TagSpecifications"] = [{"ResourceType": "network-interface", "Tags": _tag_rows(tags)}]
         if client_token:
             asked["ClientToken"] = _token(client_token)
         answer = self._call("CreateNetworkInterface", subnet_id, **asked)
@@ -187,7 +197,8 @@ class AwsProvider:
         attachment = {"AttachmentId": attachment_id, "DeleteOnTermination": True}
         self._call("ModifyNetworkInterfaceAttribute", NetworkInterfaceId=interface_id, Attachment=attachment)
 
-    def assign_addresses(self, *, interface_id: str, count: int) -> Sequence[str]:
+    def assign_addresses(self, *, interface_id: str, count: int, client_token: str = "") -> Sequence[str]:
+        """EC2 knows no tokens here: who repeats the call reads the interface first."""
         operation = "AssignPrivateIpAddresses"
         answer = self._call(operation, NetworkInterfaceId=interface_id, SecondaryPrivateIpAddressCount=count)
         return _read(operation, answers.assigned, answer)
@@ -197,6 +208,51 @@ class AwsProvider:
             self._call(
                 "UnassignPrivateIpAddresses", NetworkInterfaceId=interface_id, PrivateIpAddresses=list(addresses)
             )
+
+    def assign_prefixes(self, *, interface_id: str, count: int, client_token: str = "") -> Sequence[str]:
+        operation = "AssignPrivateIpAddresses"
+        answer = self._call(operation, NetworkInterfaceId=interface_id, Ipv4PrefixCount=count)
+        return _read(operation, answers.assigned_prefixes, answer)
+
+    def unassign_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None:
+        if prefixes:
+            self._call("UnassignPrivateIpAddresses", NetworkInterfaceId=interface_id, Ipv4Prefixes=list(prefixes))
+
+    def assign_ipv6(self, *, interface_id: str, count: int) -> Sequence[str]:
+        answer = self._call("AssignIpv6Addresses", NetworkInterfaceId=interface_id, Ipv6AddressCount=count)
+        return _read("AssignIpv6Addresses", answers.assigned6, answer)
+
+    def unassign_ipv6(self, *, interface_id: str, addresses: Sequence[str]) -> None:
+        if addresses:
+            self._call("UnassignIpv6Addresses", NetworkInterfaceId=interface_id, Ipv6Addresses=list(addresses))
+
+    def assign_ipv6_prefixes(self, *, interface_id: str, count: int) -> Sequence[str]:
+        answer = self._call("AssignIpv6Addresses", NetworkInterfaceId=interface_id, Ipv6PrefixCount=count)
+        return _read("AssignIpv6Addresses", answers.assigned_prefixes6, answer)
+
+    def unassign_ipv6_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None:
+        if prefixes:
+            self._call("UnassignIpv6Addresses", NetworkInterfaceId=interface_id, Ipv6Prefixes=list(prefixes))
+
+    def set_security_groups(self, *, interface_id: str, security_group_ids: Sequence[str]) -> None:
+        groups = list(security_group_ids)
+        self._call("ModifyNetworkInterfaceAttribute", NetworkInterfaceId=interface_id, Groups=groups)
+
+    def set_tags(self, *, interface_id: str, tags: Mapping[str, str]) -> None:
+        if tags:
+            self._call("CreateTags", Resources=[interface_id], Tags=_tag_rows(tags))
+
+    def public_addresses(self, *, tags: Mapping[str, str]) -> Sequence[PublicAddress]:
+        filters = [{"Name": name, "Values": values} for name, values in _tagged(tags).items()]
+        answer = self._call("DescribeAddresses", **({"Filters": filters} if filters else {}))
+        return _read("DescribeAddresses", answers.public_addresses, answer)
+
+    def associate_public_address(self, *, public_address_id: str, interface_id: str) -> None:
+        """EC2 answers a repeated association with the same interface as the first."""
+        self._call(
+            "AssociateAddress", AllocationId=public_address_id, NetworkInterfaceId=interface_id,
+            AllowReassociation=False,
+        )  # fmt: skip
 
     def detach_interface(self, *, attachment_id: str, interface_id: str) -> None:
         """Returns when detached."""
@@ -330,6 +386,10 @@ def _read(operation: str, read: Callable[..., T], *given: Any) -> T:
 
 def _text(row: answers.Answer, key: str) -> str:
     return str(row[key])
+
+
+def _tag_rows(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
 
 
 def _valued(name: str, values: Sequence[str]) -> dict[str, Sequence[str]]:

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from ipam.model import CloudInterface, Instance, Limits, SecurityGroup, Subnet
+from ipam.model import CloudInterface, Instance, Limits, PublicAddress, SecurityGroup, Subnet
 
 Answer = Mapping[str, Any]
 
 # Names of EC2's states of an instance that holds interfaces.
 LIVE_STATES: Final = ("pending", "running", "stopping", "stopped")
 EXCLUDED: Final = "excluded"
+# Trunk and branch interfaces carry other people's pods, EFA ones traffic that no kernel sees.
+POD_KINDS: Final = frozenset({"interface"})
 
 
 def rows(answer: Answer, key: str) -> list[Answer]:
@@ -29,6 +31,19 @@ def tags(rows: Iterable[Answer] | None) -> dict[str, str]:
     return {str(row["Key"]): str(row.get("Value") or "") for row in rows or ()}
 
 
+def prefix(text: object) -> str:
+    """A delegated IPv4 prefix in its canonical form."""
+    return str(ipaddress.IPv4Network(text))
+
+
+def prefix6(text: object) -> str:
+    return str(ipaddress.IPv6Network(text))
+
+
+def address6(text: object) -> str:
+    return str(ipaddress.IPv6Address(text))
+
+
 def address(text: object) -> str:
     """An IPv4 address in its canonical form."""
     return str(ipaddress.IPv4Address(text))
@@ -38,7 +53,8 @@ def interface(row: Answer, exclude: Mapping[str, str]) -> CloudInterface:
     """An interface of DescribeNetworkInterfaces or CreateNetworkInterface.
 
     `status` is "in-use" when attached, "available" when attached to nothing, else what EC2 says ("attaching",
-    "detaching", "pending"). One that is excluded keeps its place, but has no addresses and the status "excluded".
+    "detaching", "pending"). One that is excluded by its tags, is of another kind (trunk, efa ...) or is managed by an
+    AWS service keeps its place, but has no addresses and the status "excluded".
     """
     attachment = row.get("Attachment") or {}
     listed = row.get("PrivateIpAddresses") or []
@@ -62,9 +78,17 @@ def interface(row: Answer, exclude: Mapping[str, str]) -> CloudInterface:
         delete_on_termination=bool(attachment.get("DeleteOnTermination", False)),
         status=_status(row, attachment),
         created_at=created.timestamp() if created is not None else 0.0,
+        prefixes=tuple(prefix(each["Ipv4Prefix"]) for each in row.get("Ipv4Prefixes") or ()),
+        ipv6_addresses=tuple(
+            str(ipaddress.IPv6Address(each["Ipv6Address"])) for each in row.get("Ipv6Addresses") or ()
+        ),
+        ipv6_prefixes=tuple(str(ipaddress.IPv6Network(each["Ipv6Prefix"])) for each in row.get("Ipv6Prefixes") or ()),
+        public_address_id=str((row.get("Association") or {}).get("AllocationId") or ""),
     )
-    if exclude and all(found.tags.get(key) == value for key, value in exclude.items()):
-        return replace(found, status=EXCLUDED, addresses=())
+    kind = str(row.get("InterfaceType") or "interface")
+    tagged = bool(exclude) and all(found.tags.get(key) == value for key, value in exclude.items())
+    if tagged or kind not in POD_KINDS or row.get("RequesterManaged"):
+        return replace(found, status=EXCLUDED, addresses=(), prefixes=(), ipv6_addresses=(), ipv6_prefixes=())
     return found
 
 
@@ -78,6 +102,32 @@ def _status(row: Answer, attachment: Answer) -> str:
 def assigned(answer: Answer) -> list[str]:
     """Addresses that AssignPrivateIpAddresses has given."""
     return [address(row["PrivateIpAddress"]) for row in answer["AssignedPrivateIpAddresses"]]
+
+
+def assigned_prefixes(answer: Answer) -> list[str]:
+    return [prefix(row["Ipv4Prefix"]) for row in answer["AssignedIpv4Prefixes"]]
+
+
+def assigned6(answer: Answer) -> list[str]:
+    return [address6(text) for text in answer["AssignedIpv6Addresses"]]
+
+
+def assigned_prefixes6(answer: Answer) -> list[str]:
+    return [prefix6(text) for text in answer["AssignedIpv6Prefixes"]]
+
+
+def public_addresses(answer: Answer) -> list[PublicAddress]:
+    """Elastic IPs. Those of EC2-Classic have no allocation and are left out."""
+    return [
+        PublicAddress(
+            id=str(row["AllocationId"]),
+            address=address(row["PublicIp"]),
+            interface_id=str(row.get("NetworkInterfaceId") or row.get("InstanceId") or ""),
+            tags=tags(row.get("Tags")),
+        )
+        for row in answer["Addresses"]
+        if row.get("AllocationId")
+    ]
 
 
 def instance(row: Answer, interfaces: Sequence[CloudInterface]) -> Instance:
@@ -123,6 +173,14 @@ def subnet(row: Answer, vpc_cidrs: Mapping[str, tuple[str, ...]]) -> Subnet:
         free=max(0, int(row["AvailableIpAddressCount"])),
         tags=tags(row.get("Tags")),
         vpc_cidrs=vpc_cidrs.get(vpc_id, ()),
+        ipv6_cidr=next(
+            (
+                str(ipaddress.IPv6Network(each["Ipv6CidrBlock"]))
+                for each in row.get("Ipv6CidrBlockAssociationSet") or ()
+                if (each.get("Ipv6CidrBlockState") or {}).get("State", "associated") == "associated"
+            ),
+            "",
+        ),
     )
 
 
@@ -151,4 +209,11 @@ def limits(row: Answer) -> Limits:
         ipv6_per_interface=int(network.get("Ipv6AddressesPerInterface") or 0),
         prefixes=row.get("Hypervisor") == "nitro" or bool(row.get("BareMetal")),
         network_cards=int(network.get("MaximumNetworkCards") or 1),
+        card_interfaces=_cards(network.get("NetworkCards") or ()),
     )
+
+
+def _cards(rows: Iterable[Answer]) -> tuple[int, ...]:
+    """Interfaces by card; empty for the one card that nearly all types have."""
+    held = {int(row["NetworkCardIndex"]): int(row["MaximumNetworkInterfaces"]) for row in rows}
+    return tuple(held.get(card, 0) for card in range(max(held) + 1)) if len(held) > 1 else ()

@@ -38,6 +38,7 @@ _EXHAUSTED: Final = frozenset({"InsufficientFreeAddressesInSubnet", "Insufficien
 _CONFLICT: Final = frozenset({
     "InvalidNetworkInterface.InUse", "InvalidIPAddress.InUse", "IncorrectState", "IncorrectInstanceState",
     "DependencyViolation", "IdempotentParameterMismatch", "ConcurrentTagAccess", "ResourceAlreadyAssigned",
+    "Resource.AlreadyAssociated",
 })  # fmt: skip
 _DENIED: Final = frozenset({
     "UnauthorizedOperation", "AuthFailure", "AccessDenied", "AccessDeniedException", "InvalidClientTokenId",
@@ -160,4 +161,5 @@ def _build(kind: type[CloudError], code: str, message: str, operation: str, subn
     error = kind(message, code=code, operation=operation, remedy=remedy, retry_after_s=_RETRY_AFTER_S.get(kind))
     if isinstance(error, SubnetExhausted):
         error.subnet_id = subnet_id
+        error.prefixes = code == "InsufficientCidrBlocks"
     return error

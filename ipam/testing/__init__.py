@@ -2,7 +2,7 @@
 
 clock   FakeClock
 store   MemoryStore
-cloud   FakeCloud, Fault
+cloud   FakeCloud, Fault; space: the addresses of its subnets
 bridge  DirectQueue, FreeBudget, LocalJournal
 site    IpamSite, all of them together
 """

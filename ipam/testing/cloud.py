@@ -6,30 +6,45 @@ deterministic enough for a state machine.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from heapq import heappop, heappush
+from dataclasses import dataclass, replace
 
-from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted, Throttled
-from ipam.model import NO_TAGS, CloudInterface, Instance, Limits, Operation, SecurityGroup, Subnet
+from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, Throttled
+from ipam.model import (
+    NO_TAGS,
+    CloudInterface,
+    Instance,
+    Limits,
+    Operation,
+    PublicAddress,
+    SecurityGroup,
+    Subnet,
+)
 from ipam.ports import Capabilities, Clock
+from ipam.providers.incapable import refuse
 from ipam.testing.clock import FakeClock
+from ipam.testing.space import space_of
 
 AWS_LIKE = Capabilities(
-    creates_interfaces=True, max_addresses_per_call=64, max_addresses_on_create=64, delete_on_termination=True
-)
+    creates_interfaces=True, max_addresses_per_call=64, max_addresses_on_create=64, delete_on_termination=True,
+    prefixes=True, ipv6=True, ipv6_prefixes=True, assign_tokens=True, changes_interfaces=True, public_addresses=True,
+)  # fmt: skip
 LIMITS = (
-    Limits("m5.large", interfaces=3, ipv4_per_interface=10),
-    Limits("m4.large", interfaces=2, ipv4_per_interface=10),
-    Limits("m5.4xlarge", interfaces=8, ipv4_per_interface=30),
-    Limits("t3.nano", interfaces=2, ipv4_per_interface=2),
-)
-READS = ("read-instance", "read-inventory", "read-subnets", "read-security-groups", "read-limits")
-RESERVED_PER_SUBNET = 5
+    Limits("m5.large", interfaces=3, ipv4_per_interface=10, ipv6_per_interface=10, prefixes=True),
+    Limits("m4.large", interfaces=2, ipv4_per_interface=10, ipv6_per_interface=10),
+    Limits("m5.4xlarge", interfaces=8, ipv4_per_interface=30, ipv6_per_interface=30, prefixes=True),
+    Limits("t3.nano", interfaces=2, ipv4_per_interface=2, ipv6_per_interface=2, prefixes=True),
+    Limits(
+        "cards.large", interfaces=6, ipv4_per_interface=10, ipv6_per_interface=10, prefixes=True, network_cards=2,
+        card_interfaces=(3, 3),
+    ),
+)  # fmt: skip
+READS = (
+    "read-instance", "read-inventory", "read-subnets", "read-security-groups", "read-limits", "read-public-addresses",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -40,51 +55,6 @@ class Fault:
     error: CloudError
     count: int = 1
     after_effect: bool = False
-
-
-@dataclass(slots=True)
-class _Space:
-    """Addresses of one subnet as integers; the lowest free one is handed out first, so reuse is as fast as can be."""
-
-    subnet: Subnet
-    fresh: int
-    end: int
-    freed: list[int] = field(default_factory=list)
-    used: set[int] = field(default_factory=set)
-
-    @property
-    def free(self) -> int:
-        return self.end - self.fresh + len(self.freed)
-
-    def take(self, count: int) -> list[str]:
-        if self.free < count:
-            error = SubnetExhausted(
-                f"subnet {self.subnet.id} has {self.free} free addresses, {count} asked",
-                code="InsufficientFreeAddressesInSubnet",
-            )
-            error.subnet_id = self.subnet.id
-            raise error
-        taken = []
-        for _ in range(count):
-            if self.freed:
-                number = heappop(self.freed)
-            else:
-                number = self.fresh
-                self.fresh += 1
-            self.used.add(number)
-            taken.append(str(ipaddress.IPv4Address(number)))
-        return taken
-
-    def give_back(self, address: str) -> None:
-        number = int(ipaddress.IPv4Address(address))
-        self.used.remove(number)
-        heappush(self.freed, number)
-
-
-def _space(subnet: Subnet) -> _Space:
-    network = ipaddress.IPv4Network(subnet.cidr)
-    first = int(network.network_address)
-    return _Space(subnet, first + RESERVED_PER_SUBNET - 1, first + network.num_addresses - 1)
 
 
 class FakeCloud:
@@ -114,13 +84,15 @@ class FakeCloud:
         self.throttled_until = 0.0
         self.watch: Callable[[str, str], None] | None = None
         self._lock = threading.RLock()
-        self._spaces = {subnet.id: _space(subnet) for subnet in subnets}
+        self._spaces = {subnet.id: space_of(subnet) for subnet in subnets}
         self._groups = {group.id: group for group in security_groups}
         self._limits = {limits.instance_type: limits for limits in limits}
         self._instances: dict[str, Instance] = {}
         self._interfaces: dict[str, CloudInterface] = {}
         self._attached: dict[str, list[str]] = {}
         self._tokens: dict[str, str] = {}
+        self._given: dict[tuple[str, str], list[str]] = {}  # token, kind -> what a call with it has assigned
+        self._public: dict[str, PublicAddress] = {}
         self._serial = 0
         self._hidden: set[str] = set()
 
@@ -176,6 +148,14 @@ class FakeCloud:
             for address in addresses:
                 self._spaces[subnet_id].give_back(address)
 
+    def change(self, interface_id: str, **fields: object) -> None:
+        """Somebody else changes the interface: its tags, its groups, its kind of status."""
+        with self._lock:
+            self._interfaces[interface_id] = replace(self._interfaces[interface_id], **fields)  # type: ignore[arg-type]
+
+    def add_public_address(self, address: PublicAddress) -> None:
+        self._public[address.id] = address
+
     def mutating_calls(self) -> int:
         return sum(count for operation, count in self.calls.items() if operation not in READS)
 
@@ -222,18 +202,33 @@ class FakeCloud:
         tags: Mapping[str, str],
         description: str,
         client_token: str,
+        prefix_count: int = 0,
+        ipv6_count: int = 0,
+        ipv6_prefix_count: int = 0,
     ) -> CloudInterface:
         with self._call(Operation.CREATE_INTERFACE):
             if client_token in self._tokens:
                 return self._interface(self._tokens[client_token])
             if subnet_id not in self._spaces:
                 raise Gone(f"no such subnet: {subnet_id}", code="InvalidSubnetID.NotFound")
-            for group in security_group_ids:
-                if group not in self._groups:
-                    raise Gone(f"no such security group: {group}", code="InvalidGroup.NotFound")
+            self._require_groups(security_group_ids)
             if secondary_count > self.capabilities.max_addresses_on_create:
                 raise Rejected("too many addresses in one call", code="InvalidParameterValue")
-            interface = self._new_interface(subnet_id, security_group_ids, secondary_count, tags)
+            self._require(prefix_count, ipv6_count, ipv6_prefix_count)
+            space = self._spaces[subnet_id]
+            if (ipv6_count or ipv6_prefix_count) and not space.subnet.ipv6_cidr:
+                raise Rejected(f"subnet {subnet_id} has no IPv6 range", code="InvalidParameterValue")
+            prefixes = space.take_prefixes(prefix_count, self.capabilities.prefix_size)
+            try:
+                interface = self._new_interface(subnet_id, security_group_ids, secondary_count, tags)
+            except CloudError:
+                for prefix in prefixes:
+                    space.give_back_prefix(prefix)
+                raise
+            interface = self._interfaces[interface.id] = replace(
+                interface, prefixes=tuple(prefixes), ipv6_addresses=tuple(space.take6(128) for _ in range(ipv6_count)),
+                ipv6_prefixes=tuple(space.take6(80) for _ in range(ipv6_prefix_count)),
+            )  # fmt: skip
             if client_token:
                 self._tokens[client_token] = interface.id
             return interface
@@ -247,14 +242,23 @@ class FakeCloud:
                 raise Gone(f"no such instance: {instance_id}", code="InvalidInstanceID.NotFound")
             if interface.instance_id:
                 raise Conflict(f"{interface_id} is attached already", code="InvalidNetworkInterface.InUse")
-            if any(self._interfaces[i].device_index == device_index for i in self._attached[instance_id]):
+            places = [
+                (each.network_card, each.device_index)
+                for each in (self._interfaces[i] for i in self._attached[instance_id])
+            ]
+            if (network_card, device_index) in places:
                 raise Conflict(f"device index {device_index} is taken", code="InvalidParameterValue")
             limits = self._limits[self._instances[instance_id].type]
-            if len(self._attached[instance_id]) >= limits.interfaces:
+            cards = limits.card_interfaces or (limits.interfaces,)
+            if not 0 <= network_card < len(cards):
+                raise Rejected(f"no network card {network_card}", code="InvalidParameterValue")
+            on_card = sum(card == network_card for card, _ in places)
+            if len(places) >= limits.interfaces or on_card >= cards[network_card]:
                 raise LimitReached("no interface slot left", code="AttachmentLimitExceeded")
-            if 1 + len(interface.addresses) > limits.ipv4_per_interface:
-                raise LimitReached("too many addresses on the interface", code="PrivateIpAddressLimitExceeded")
-            self._attach(interface_id, instance_id, device_index, delete_on_termination=False)
+            self._require_room(interface, limits)
+            self._attach(
+                interface_id, instance_id, device_index, delete_on_termination=False, network_card=network_card
+            )
             return self._interfaces[interface_id]
 
     def protect_interface(self, *, interface_id: str, attachment_id: str) -> None:
@@ -264,17 +268,18 @@ class FakeCloud:
                 raise Gone(f"no such attachment: {attachment_id}", code="InvalidAttachmentID.NotFound")
             self._interfaces[interface_id] = replace(interface, delete_on_termination=True)
 
-    def assign_addresses(self, *, interface_id: str, count: int) -> Sequence[str]:
+    def assign_addresses(self, *, interface_id: str, count: int, client_token: str = "") -> Sequence[str]:
         with self._call(Operation.ASSIGN_ADDRESSES):
             interface = self._interface(interface_id)
             if count > self.capabilities.max_addresses_per_call:
                 raise Rejected("too many addresses in one call", code="InvalidParameterValue")
-            if interface.instance_id:
-                limits = self._limits[self._instances[interface.instance_id].type]
-                if 1 + len(interface.addresses) + count > limits.ipv4_per_interface:
-                    raise LimitReached("too many addresses on the interface", code="PrivateIpAddressLimitExceeded")
+            if (client_token, "addresses") in self._given:
+                return self._given[client_token, "addresses"]
+            self._require_room(interface, slots=count)
             taken = self._spaces[interface.subnet_id].take(count)
             self._interfaces[interface_id] = replace(interface, addresses=(*interface.addresses, *taken))
+            if client_token and self.capabilities.assign_tokens:
+                self._given[client_token, "addresses"] = taken
             return taken
 
     def unassign_addresses(self, *, interface_id: str, addresses: Sequence[str]) -> None:
@@ -287,6 +292,93 @@ class FakeCloud:
             gone = frozenset(addresses)
             kept = tuple(address for address in interface.addresses if address not in gone)
             self._interfaces[interface_id] = replace(interface, addresses=kept)
+
+    def assign_prefixes(self, *, interface_id: str, count: int, client_token: str = "") -> Sequence[str]:
+        with self._call(Operation.ASSIGN_PREFIXES):
+            self._require(count)
+            interface = self._interface(interface_id)
+            if (client_token, "prefixes") in self._given:
+                return self._given[client_token, "prefixes"]
+            self._require_room(interface, slots=count, prefixes=True)
+            taken = self._spaces[interface.subnet_id].take_prefixes(count, self.capabilities.prefix_size)
+            self._interfaces[interface_id] = replace(interface, prefixes=(*interface.prefixes, *taken))
+            if client_token and self.capabilities.assign_tokens:
+                self._given[client_token, "prefixes"] = taken
+            return taken
+
+    def unassign_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None:
+        with self._call(Operation.UNASSIGN_PREFIXES):
+            self._require(1)
+            interface = self._interface(interface_id)
+            kept = self._without(interface.prefixes, prefixes)
+            for prefix in prefixes:
+                self._spaces[interface.subnet_id].give_back_prefix(prefix)
+            self._interfaces[interface_id] = replace(interface, prefixes=kept)
+
+    def assign_ipv6(self, *, interface_id: str, count: int) -> Sequence[str]:
+        with self._call(Operation.ASSIGN_IPV6):
+            self._require(0, count)
+            interface = self._interface(interface_id)
+            self._require_room(interface, slots6=count)
+            taken = [self._spaces[interface.subnet_id].take6(128) for _ in range(count)]
+            self._interfaces[interface_id] = replace(interface, ipv6_addresses=(*interface.ipv6_addresses, *taken))
+            return taken
+
+    def unassign_ipv6(self, *, interface_id: str, addresses: Sequence[str]) -> None:
+        with self._call(Operation.UNASSIGN_IPV6):
+            interface = self._interface(interface_id)
+            kept = self._without(interface.ipv6_addresses, addresses)
+            self._interfaces[interface_id] = replace(interface, ipv6_addresses=kept)
+
+    def assign_ipv6_prefixes(self, *, interface_id: str, count: int) -> Sequence[str]:
+        with self._call(Operation.ASSIGN_IPV6_PREFIXES):
+            self._require(0, 0, count)
+            interface = self._interface(interface_id)
+            self._require_room(interface, slots6=count, prefixes=True)
+            taken = [self._spaces[interface.subnet_id].take6(80) for _ in range(count)]
+            self._interfaces[interface_id] = replace(interface, ipv6_prefixes=(*interface.ipv6_prefixes, *taken))
+            return taken
+
+    def unassign_ipv6_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None:
+        with self._call(Operation.UNASSIGN_IPV6_PREFIXES):
+            interface = self._interface(interface_id)
+            kept = self._without(interface.ipv6_prefixes, prefixes)
+            self._interfaces[interface_id] = replace(interface, ipv6_prefixes=kept)
+
+    def set_security_groups(self, *, interface_id: str, security_group_ids: Sequence[str]) -> None:
+        with self._call(Operation.SET_SECURITY_GROUPS):
+            if not self.capabilities.changes_interfaces:
+                refuse("changes of a live interface's security groups")
+            interface = self._interface(interface_id)
+            self._require_groups(security_group_ids)
+            self._interfaces[interface_id] = replace(interface, security_group_ids=tuple(security_group_ids))
+
+    def set_tags(self, *, interface_id: str, tags: Mapping[str, str]) -> None:
+        with self._call(Operation.SET_TAGS):
+            if not self.capabilities.changes_interfaces:
+                refuse("changes of a live interface's tags")
+            interface = self._interface(interface_id)
+            self._interfaces[interface_id] = replace(interface, tags={**interface.tags, **tags})
+
+    def public_addresses(self, *, tags: Mapping[str, str]) -> Sequence[PublicAddress]:
+        with self._call("read-public-addresses"):
+            if not self.capabilities.public_addresses:
+                refuse("static public addresses")
+            known = self._public.values()
+            return [each for each in known if all(each.tags.get(key) == value for key, value in tags.items())]
+
+    def associate_public_address(self, *, public_address_id: str, interface_id: str) -> None:
+        with self._call(Operation.ASSOCIATE_PUBLIC_ADDRESS):
+            if not self.capabilities.public_addresses:
+                refuse("static public addresses")
+            interface = self._interface(interface_id)
+            public = self._public.get(public_address_id)
+            if public is None:
+                raise Gone(f"no such public address: {public_address_id}", code="InvalidAllocationID.NotFound")
+            if public.interface_id not in ("", interface_id):
+                raise Conflict(f"{public_address_id} leads elsewhere", code="Resource.AlreadyAssociated")
+            self._public[public_address_id] = replace(public, interface_id=interface_id)
+            self._interfaces[interface_id] = replace(interface, public_address_id=public_address_id)
 
     def detach_interface(self, *, attachment_id: str, interface_id: str) -> None:
         with self._call(Operation.DETACH_INTERFACE):
@@ -308,6 +400,49 @@ class FakeCloud:
         if self.latency_s and operation not in READS:
             time.sleep(self.latency_s)
         return _Call(self, operation)
+
+    def _require(self, prefixes: int, ipv6: int = 0, ipv6_prefixes: int = 0) -> None:
+        can = self.capabilities
+        asked = (
+            (prefixes, can.prefixes, "prefixes"),
+            (ipv6, can.ipv6, "IPv6 addresses"),
+            (ipv6_prefixes, can.ipv6_prefixes, "IPv6 prefixes"),
+        )
+        for count, able, what in asked:
+            if count and not able:
+                refuse(what)
+
+    def _require_groups(self, group_ids: Sequence[str]) -> None:
+        for group in group_ids:
+            if group not in self._groups:
+                raise Gone(f"no such security group: {group}", code="InvalidGroup.NotFound")
+
+    def _require_room(
+        self,
+        interface: CloudInterface,
+        limits: Limits | None = None,
+        *,
+        slots: int = 0,
+        slots6: int = 0,
+        prefixes: bool = False,
+    ) -> None:
+        """The interface, with so many slots more, fits the type of its instance."""
+        if limits is None and not interface.instance_id:
+            return
+        limits = limits or self._limits[self._instances[interface.instance_id].type]
+        if (prefixes or interface.prefixes or interface.ipv6_prefixes) and not limits.prefixes:
+            raise Rejected(f"{limits.instance_type} takes no prefixes", code="UnsupportedOperation")
+        if 1 + len(interface.addresses) + len(interface.prefixes) + slots > limits.ipv4_per_interface:
+            raise LimitReached("too many addresses on the interface", code="PrivateIpAddressLimitExceeded")
+        if slots6 and len(interface.ipv6_addresses) + len(interface.ipv6_prefixes) + slots6 > limits.ipv6_per_interface:
+            raise LimitReached("too many IPv6 addresses on the interface", code="PrivateIpAddressLimitExceeded")
+
+    @staticmethod
+    def _without(held: Sequence[str], leaving: Sequence[str]) -> tuple[str, ...]:
+        if any(each not in held for each in leaving):
+            raise Rejected("some are not assigned to it", code="InvalidParameterValue")
+        gone = frozenset(leaving)
+        return tuple(each for each in held if each not in gone)
 
     def _next(self, kind: str) -> str:
         self._serial += 1
@@ -342,17 +477,20 @@ class FakeCloud:
         self._interfaces[interface.id] = interface
         return interface
 
-    def _attach(self, interface_id: str, instance_id: str, index: int, *, delete_on_termination: bool) -> None:
+    def _attach(
+        self, interface_id: str, instance_id: str, index: int, *, delete_on_termination: bool, network_card: int = 0
+    ) -> None:
         self._attached[instance_id].append(interface_id)
         self._interfaces[interface_id] = replace(
             self._interfaces[interface_id], instance_id=instance_id, attachment_id=f"attach-{interface_id}",
-            device_index=index, status="in-use", delete_on_termination=delete_on_termination,
+            device_index=index, network_card=network_card, status="in-use",
+            delete_on_termination=delete_on_termination,
         )  # fmt: skip
 
     def _detach(self, interface_id: str) -> None:
         self._interfaces[interface_id] = replace(
-            self._interfaces[interface_id], instance_id="", attachment_id="", device_index=0, status="available",
-            delete_on_termination=False,
+            self._interfaces[interface_id], instance_id="", attachment_id="", device_index=0, network_card=0,
+            status="available", delete_on_termination=False,
         )  # fmt: skip
 
     def _drop(self, interface_id: str) -> None:
@@ -360,6 +498,11 @@ class FakeCloud:
         space = self._spaces[interface.subnet_id]
         for address in (interface.primary_address, *interface.addresses):
             space.give_back(address)
+        for prefix in interface.prefixes:
+            space.give_back_prefix(prefix)
+        for public in self._public.values():
+            if public.interface_id == interface_id:
+                self._public[public.id] = replace(public, interface_id="")
 
 
 class _Call:
