@@ -12,10 +12,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from datapath.loader.maps import CPUS
 from datapath.maps import MapLike
 
-FULL_ENOUGH = 0.75
+FULL_ENOUGH: Final = 0.75
+# The kernel frees so many at a time for each processor (LOCAL_FREE_TARGET of bpf_lru_list.c): a full map may lack them.
+FREED_AT_ONCE: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,13 @@ class Evictions:
     """Not thread-safe: one pass at a time.
 
     :param created: entries that were ever put into the map of that name; None: they are not counted.
+    :param cpus: processors that the kernel keeps free entries for.
     :ivar total: pushed out since the start, by map.
     """
 
-    def __init__(self, created: Callable[[str], int] | None, names: tuple[str, ...]) -> None:
+    def __init__(self, created: Callable[[str], int] | None, names: tuple[str, ...], *, cpus: int = CPUS) -> None:
         self._created = created
+        self._slack = FREED_AT_ONCE * cpus
         self._before: dict[str, _Seen] = {}
         self._begun: dict[str, int] = {}
         self._elsewhere: Counter[str] = Counter()
@@ -58,7 +64,7 @@ class Evictions:
             return 0
         elsewhere, before = self._elsewhere.pop(name, 0), self._before.get(name)
         self._before[name] = _Seen(kept, self._created(name))
-        if before is None or seen < FULL_ENOUGH * max_entries:
+        if before is None or seen + self._slack < FULL_ENOUGH * max_entries:
             return 0
         evicted = max(before.kept + self._begun[name] - before.created - elsewhere - seen, 0)
         self.total[name] += evicted

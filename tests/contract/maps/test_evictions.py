@@ -95,7 +95,7 @@ def test_without_counts_nothing_is_told(make_map: MakeMap) -> None:
 
 def test_counts_that_two_processors_made_of_one_entry_are_no_evictions_in_a_roomy_map() -> None:
     made = iter([0, 0, 500, 500])
-    evictions = Evictions(lambda _: next(made), ("flows",))
+    evictions = Evictions(lambda _: next(made), ("flows",), cpus=2)
     evictions.begin("flows")
     evictions.end("flows", seen=0, kept=0, max_entries=SIZE)
     evictions.begin("flows")

@@ -37,16 +37,16 @@ def test_each_entry_is_counted_once(bed: ProgramBed) -> None:
 
 
 def test_what_a_full_table_of_flows_pushed_out_is_known() -> None:
-    with ProgramBed(names=("pod",), sizes={"flows": 256}) as bed:
+    with ProgramBed(names=("pod",), sizes={"flows": 1024}) as bed:
         maps = bed.maps
         collector = Collector(
             maps["flows"], maps["nat"], maps["fragments"], now_j=bed.clock.now_j, fragment_j=1,
             created=created_of(maps["created"], layout.CREATED),
         )  # fmt: skip
         collector.collect()
-        for port in range(1, 1001):
+        for port in range(1, 2001):
             bed.from_pod(A, ip(A.address4, B.address4) / udp(port, 2))
         table = collector.collect().tables["flows"]
         present = table.entries + table.deleted
         assert present <= table.max_entries
-        assert table.evicted == 1000 - present
+        assert table.evicted == 2000 - present
