@@ -103,7 +103,7 @@ def _wanted(instances: Mapping[str, Instance], there: Mapping[str, Place]) -> di
     for instance in instances.values():
         for interface in instance.interfaces:
             last = -1
-            for address in interface.addresses:
+            for address in interface.all_addresses:
                 if address in wanted:
                     raise _conflict(address, wanted[address][0], interface.id)
                 place = there.get(address)

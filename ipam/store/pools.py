@@ -22,10 +22,12 @@ from ipam.model import (
     Intent,
     Limits,
     NodeSpec,
+    Policy,
     SecurityGroup,
     Step,
     Subnet,
     Watermarks,
+    members,
 )
 from ipam.ports import Block, Changes, Clock, Stored
 from ipam.store import tables
@@ -155,7 +157,8 @@ def _write_intents(connection: Connection, intents: dict[str, Intent], closed: s
 
 
 def _node_row(node: NodeSpec) -> dict[str, Any]:
-    return tables.row(tables.nodes, node, **{name: getattr(node.watermarks, name) for name in _WATERMARKS})
+    marks = {name: getattr(node.watermarks, name) for name in _WATERMARKS}
+    return tables.row(tables.nodes, node, policy=msgspec.to_builtins(node.policy), **marks)
 
 
 def _dead_letter_row(letter: DeadLetter) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def _rows(connection: Connection, table: Table, *order: str) -> list[dict[str, A
 
 def _node(row: dict[str, Any]) -> NodeSpec:
     watermarks = Watermarks(**{name: row.pop(name) for name in _WATERMARKS})
-    return NodeSpec(watermarks=watermarks, **row)
+    return NodeSpec(watermarks=watermarks, policy=Policy(**row.pop("policy")), **row)
 
 
 def _instances(connection: Connection, states: dict[str, AddressState]) -> list[Instance]:
@@ -202,7 +205,8 @@ def _instances(connection: Connection, states: dict[str, AddressState]) -> list[
     interfaces: dict[str, list[CloudInterface]] = defaultdict(list)
     for row in _rows(connection, tables.interfaces, "instance_id", "position"):
         del row["position"]
-        owned = tuple(addresses.get(row["id"], ()))
+        of_prefixes = {address for prefix in row["prefixes"] for address in members(prefix)}
+        owned = tuple(address for address in addresses.get(row["id"], ()) if address not in of_prefixes)
         interfaces[row["instance_id"]].append(CloudInterface(addresses=owned, **row))
     return [
         Instance(interfaces=tuple(interfaces.get(row["id"], ())), **row) for row in _rows(connection, tables.instances)

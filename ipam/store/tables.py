@@ -3,8 +3,9 @@
     nodes      leadership      limits   subnets   security_groups   blocks   dead_letters
     instances ◀── interfaces ◀── addresses          intents ◀── steps
 
-Columns are named after the fields of model.py whose values they hold. The primary key of `addresses` is what refuses an
-address to a second interface, whatever the code above it believes.
+Columns are named after the fields of model.py whose values they hold. `addresses` has the members of delegated
+prefixes, too, each with its state. Its primary key is what refuses an address to a second interface, whatever the code
+above it believes.
 """
 
 from __future__ import annotations
@@ -41,6 +42,19 @@ class Texts(TypeDecorator[tuple[str, ...]]):
         return list(value or ())
 
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...]:
+        return tuple(value)
+
+
+class Numbers(TypeDecorator[tuple[int, ...]]):
+    """A tuple of whole numbers, as a JSON list."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> Any:
+        return list(value or ())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[int, ...]:
         return tuple(value)
 
 
@@ -126,6 +140,11 @@ nodes = Table(
     _flag("delete_on_termination"),
     _flag("release_excess"),
     _names("labels"),
+    _flag("prefix_delegation"),
+    _flag("ipv6"),
+    _flag("use_primary_address"),
+    _names("public_address_tags"),
+    _names("policy"),
 )
 
 instances = Table(
@@ -159,6 +178,10 @@ interfaces = Table(
     _flag("delete_on_termination"),
     _text("status"),
     _time("created_at"),
+    _texts("prefixes"),
+    _texts("ipv6_addresses"),
+    _texts("ipv6_prefixes"),
+    _text("public_address_id"),
 )
 
 addresses = Table(
@@ -218,6 +241,8 @@ limits = Table(
     _number("ipv6_per_interface"),
     _flag("prefixes"),
     _number("network_cards"),
+    _number("addresses_per_instance"),
+    Column("card_interfaces", Numbers, nullable=False),
 )
 
 subnets = Table(
@@ -230,6 +255,9 @@ subnets = Table(
     _number("free"),
     _names("tags"),
     _texts("vpc_cidrs"),
+    _text("gateway"),
+    _text("ipv6_cidr"),
+    Column("free_prefixes", Integer),
 )
 
 security_groups = Table(

@@ -52,6 +52,10 @@ def watermarks_to(marks: Watermarks) -> pb.Watermarks:
     )
 
 
+_OPTIONAL: Final = (
+    "first_interface_index", "delete_on_termination", "release_excess", "prefix_delegation", "ipv6",
+    "use_primary_address",
+)  # fmt: skip
 _TARGETS: Final = ("warm_addresses", "warm_prefixes", "warm_interfaces")
 
 
@@ -89,15 +93,10 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
         security_group_tags=dict(message.security_group_tags) or defaults.security_group_tags,
         exclude_interface_tags=dict(message.exclude_interface_tags) or defaults.exclude_interface_tags,
         labels=dict(message.labels),
+        public_address_tags=dict(message.public_address_tags) or defaults.public_address_tags,
         policy=policy_from(message.policy, defaults.policy),
     )
-    if message.HasField("first_interface_index"):
-        spec = replace(spec, first_interface_index=message.first_interface_index)
-    if message.HasField("delete_on_termination"):
-        spec = replace(spec, delete_on_termination=message.delete_on_termination)
-    if message.HasField("release_excess"):
-        spec = replace(spec, release_excess=message.release_excess)
-    return spec
+    return replace(spec, **{name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)})
 
 
 def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
@@ -115,6 +114,10 @@ def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
         delete_on_termination=spec.delete_on_termination,
         release_excess=spec.release_excess,
         labels=spec.labels,
+        prefix_delegation=spec.prefix_delegation,
+        ipv6=spec.ipv6,
+        use_primary_address=spec.use_primary_address,
+        public_address_tags=spec.public_address_tags,
         policy=policy_to(spec.policy),
     )
 
@@ -156,6 +159,10 @@ def interface_from(message: pb.Interface) -> PoolInterface:
         security_group_ids=tuple(message.security_group_ids),
         addresses={each.address: STATE_FROM_PB.get(each.state, AddressState.AVAILABLE) for each in message.addresses},
         instance_tags=dict(message.instance_tags),
+        prefixes=tuple(message.prefixes),
+        ipv6_addresses=tuple(message.ipv6_addresses),
+        ipv6_prefixes=tuple(message.ipv6_prefixes),
+        ipv6_gateway=message.ipv6_gateway,
     )
 
 
@@ -176,4 +183,8 @@ def interface_to(interface: PoolInterface) -> pb.Interface:
         vpc_id=interface.vpc_id,
         zone=interface.zone,
         instance_tags=interface.instance_tags,
+        prefixes=interface.prefixes,
+        ipv6_addresses=interface.ipv6_addresses,
+        ipv6_prefixes=interface.ipv6_prefixes,
+        ipv6_gateway=interface.ipv6_gateway,
     )

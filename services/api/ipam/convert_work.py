@@ -69,6 +69,10 @@ def cloud_interface_from(message: pb.CloudInterface) -> CloudInterface:
         delete_on_termination=message.delete_on_termination,
         status=message.status,
         created_at=seconds(message.created_at),
+        prefixes=tuple(message.prefixes),
+        ipv6_addresses=tuple(message.ipv6_addresses),
+        ipv6_prefixes=tuple(message.ipv6_prefixes),
+        public_address_id=message.public_address_id,
     )
 
 
@@ -90,6 +94,10 @@ def cloud_interface_to(interface: CloudInterface) -> pb.CloudInterface:
         delete_on_termination=interface.delete_on_termination,
         status=interface.status,
         created_at=timestamp(interface.created_at),
+        prefixes=interface.prefixes,
+        ipv6_addresses=interface.ipv6_addresses,
+        ipv6_prefixes=interface.ipv6_prefixes,
+        public_address_id=interface.public_address_id,
     )
 
 
@@ -128,6 +136,9 @@ def subnet_from(message: pb.Subnet) -> Subnet:
         free=message.free,
         tags=dict(message.tags),
         vpc_cidrs=tuple(message.vpc_cidrs),
+        gateway=message.gateway,
+        ipv6_cidr=message.ipv6_cidr,
+        free_prefixes=message.free_prefixes if message.HasField("free_prefixes") else None,
     )
 
 
@@ -140,6 +151,9 @@ def subnet_to(subnet: Subnet) -> pb.Subnet:
         free=max(0, subnet.free),
         tags=subnet.tags,
         vpc_cidrs=subnet.vpc_cidrs,
+        gateway=subnet.gateway,
+        ipv6_cidr=subnet.ipv6_cidr,
+        free_prefixes=subnet.free_prefixes,
     )
 
 
@@ -159,6 +173,8 @@ def limits_from(message: pb.Limits) -> Limits:
         ipv6_per_interface=message.ipv6_per_interface,
         prefixes=message.prefixes,
         network_cards=message.network_cards,
+        addresses_per_instance=message.addresses_per_instance,
+        card_interfaces=tuple(message.card_interfaces),
     )
 
 
@@ -170,6 +186,8 @@ def limits_to(limits: Limits) -> pb.Limits:
         ipv6_per_interface=limits.ipv6_per_interface,
         prefixes=limits.prefixes,
         network_cards=limits.network_cards,
+        addresses_per_instance=limits.addresses_per_instance,
+        card_interfaces=limits.card_interfaces,
     )
 
 

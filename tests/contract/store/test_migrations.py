@@ -68,12 +68,12 @@ async def test_every_version_comes_up(store_url: str, package: str, version: str
         await migrate(database, package)
         assert await database.read(lambda connection: current(connection, package)) == versions(package)[-1]
         if package == "ipam.migrations":
-            await pools_are_as_they_were(database)
+            await pools_are_as_they_were(database, version)
         else:
             await nodes_are_as_they_were(database, version)
 
 
-async def pools_are_as_they_were(database: Database) -> None:
+async def pools_are_as_they_were(database: Database, version: str) -> None:
     store = SqlPoolStore(database)
     stored = await store.load()
     assert [node.name for node in stored.nodes] == ["node-1"]
@@ -90,6 +90,13 @@ async def pools_are_as_they_were(database: Database) -> None:
         "sg-1",
         "subnet-2",
     )
+    newer = version >= "0002"
+    assert [one.prefixes for one in instance.interfaces] == [("10.0.1.16/28",) if newer else (), ()]
+    assert (stored.nodes[0].prefix_delegation, stored.nodes[0].policy.warm_up) == ((True, 4) if newer else (False, 0))
+    assert (stored.subnets[0].ipv6_cidr, stored.subnets[0].free_prefixes) == (
+        ("fd00:1::/64", 3) if newer else ("", None)
+    )
+    assert stored.limits[0].card_interfaces == ((2, 1) if newer else ())
     assert await store.lead("another", 10) == 2
 
 

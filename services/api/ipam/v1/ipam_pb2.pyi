@@ -328,6 +328,26 @@ class NodeSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PublicAddressTagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
@@ -341,6 +361,10 @@ class NodeSpec(_message.Message):
     DELETE_ON_TERMINATION_FIELD_NUMBER: _builtins.int
     RELEASE_EXCESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PREFIX_DELEGATION_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
+    USE_PRIMARY_ADDRESS_FIELD_NUMBER: _builtins.int
+    PUBLIC_ADDRESS_TAGS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     instance_id: _builtins.str
@@ -350,6 +374,12 @@ class NodeSpec(_message.Message):
     """Interfaces with a lower device index carry no pods. Unset: the service's default (0)."""
     delete_on_termination: _builtins.bool
     release_excess: _builtins.bool
+    prefix_delegation: _builtins.bool
+    """Addresses come as whole prefixes where cloud, instance type and subnet have them."""
+    ipv6: _builtins.bool
+    """Pods get an IPv6 address, too, where the subnet has a range of it."""
+    use_primary_address: _builtins.bool
+    """The primary address of every interface but the first may carry a pod."""
     @_builtins.property
     def watermarks(self) -> Global___Watermarks: ...
     @_builtins.property
@@ -366,6 +396,10 @@ class NodeSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def public_address_tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The first interface gets a static public address out of those with all of these tags."""
+
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -384,24 +418,40 @@ class NodeSpec(_message.Message):
         delete_on_termination: _builtins.bool | None = ...,
         release_excess: _builtins.bool | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        prefix_delegation: _builtins.bool | None = ...,
+        ipv6: _builtins.bool | None = ...,
+        use_primary_address: _builtins.bool | None = ...,
+        public_address_tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         policy: Global___Policy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_release_excess", b"_release_excess", "delete_on_termination", b"delete_on_termination", "first_interface_index", b"first_interface_index", "policy", b"policy", "release_excess", b"release_excess", "watermarks", b"watermarks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_ipv6", b"_ipv6", "_prefix_delegation", b"_prefix_delegation", "_release_excess", b"_release_excess", "_use_primary_address", b"_use_primary_address", "delete_on_termination", b"delete_on_termination", "first_interface_index", b"first_interface_index", "ipv6", b"ipv6", "policy", b"policy", "prefix_delegation", b"prefix_delegation", "release_excess", b"release_excess", "use_primary_address", b"use_primary_address", "watermarks", b"watermarks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_release_excess", b"_release_excess", "delete_on_termination", b"delete_on_termination", "exclude_interface_tags", b"exclude_interface_tags", "first_interface_index", b"first_interface_index", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "name", b"name", "policy", b"policy", "release_excess", b"release_excess", "security_group_ids", b"security_group_ids", "security_group_tags", b"security_group_tags", "subnet_ids", b"subnet_ids", "subnet_tags", b"subnet_tags", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_ipv6", b"_ipv6", "_prefix_delegation", b"_prefix_delegation", "_release_excess", b"_release_excess", "_use_primary_address", b"_use_primary_address", "delete_on_termination", b"delete_on_termination", "exclude_interface_tags", b"exclude_interface_tags", "first_interface_index", b"first_interface_index", "instance_id", b"instance_id", "instance_type", b"instance_type", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "policy", b"policy", "prefix_delegation", b"prefix_delegation", "public_address_tags", b"public_address_tags", "release_excess", b"release_excess", "security_group_ids", b"security_group_ids", "security_group_tags", b"security_group_tags", "subnet_ids", b"subnet_ids", "subnet_tags", b"subnet_tags", "use_primary_address", b"use_primary_address", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delete_on_termination: _TypeAlias = _typing.Literal["delete_on_termination"]  # noqa: Y015
     _WhichOneofArgType__delete_on_termination: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination"]  # noqa: Y015
     _WhichOneofReturnType__first_interface_index: _TypeAlias = _typing.Literal["first_interface_index"]  # noqa: Y015
     _WhichOneofArgType__first_interface_index: _TypeAlias = _typing.Literal["_first_interface_index", b"_first_interface_index"]  # noqa: Y015
+    _WhichOneofReturnType__ipv6: _TypeAlias = _typing.Literal["ipv6"]  # noqa: Y015
+    _WhichOneofArgType__ipv6: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6"]  # noqa: Y015
+    _WhichOneofReturnType__prefix_delegation: _TypeAlias = _typing.Literal["prefix_delegation"]  # noqa: Y015
+    _WhichOneofArgType__prefix_delegation: _TypeAlias = _typing.Literal["_prefix_delegation", b"_prefix_delegation"]  # noqa: Y015
     _WhichOneofReturnType__release_excess: _TypeAlias = _typing.Literal["release_excess"]  # noqa: Y015
     _WhichOneofArgType__release_excess: _TypeAlias = _typing.Literal["_release_excess", b"_release_excess"]  # noqa: Y015
+    _WhichOneofReturnType__use_primary_address: _TypeAlias = _typing.Literal["use_primary_address"]  # noqa: Y015
+    _WhichOneofArgType__use_primary_address: _TypeAlias = _typing.Literal["_use_primary_address", b"_use_primary_address"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__delete_on_termination) -> _WhichOneofReturnType__delete_on_termination | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_interface_index) -> _WhichOneofReturnType__first_interface_index | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv6) -> _WhichOneofReturnType__ipv6 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefix_delegation) -> _WhichOneofReturnType__prefix_delegation | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__release_excess) -> _WhichOneofReturnType__release_excess | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_primary_address) -> _WhichOneofReturnType__use_primary_address | None: ...
 
 Global___NodeSpec: _TypeAlias = NodeSpec  # noqa: Y015
 
@@ -463,6 +513,10 @@ class Interface(_message.Message):
     VPC_CIDRS_FIELD_NUMBER: _builtins.int
     VPC_ID_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
+    PREFIXES_FIELD_NUMBER: _builtins.int
+    IPV6_ADDRESSES_FIELD_NUMBER: _builtins.int
+    IPV6_PREFIXES_FIELD_NUMBER: _builtins.int
+    IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
     INSTANCE_TAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     mac: _builtins.str
@@ -474,6 +528,8 @@ class Interface(_message.Message):
     primary_address: _builtins.str
     vpc_id: _builtins.str
     zone: _builtins.str
+    ipv6_gateway: _builtins.str
+    """Next hop of IPv6; empty: none."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Address]: ...
     @_builtins.property
@@ -481,6 +537,18 @@ class Interface(_message.Message):
     @_builtins.property
     def vpc_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ranges of the VPC: reachable without masquerade."""
+
+    @_builtins.property
+    def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks of IPv4 that are released only whole; their members are among `addresses`."""
+
+    @_builtins.property
+    def ipv6_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For pods of the interface, beside their IPv4 addresses."""
+
+    @_builtins.property
+    def ipv6_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks of IPv6: a pod's address is derived from its IPv4 one."""
 
     @_builtins.property
     def instance_tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -501,11 +569,15 @@ class Interface(_message.Message):
         vpc_cidrs: _abc.Iterable[_builtins.str] | None = ...,
         vpc_id: _builtins.str = ...,
         zone: _builtins.str = ...,
+        prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        ipv6_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        ipv6_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        ipv6_gateway: _builtins.str = ...,
         instance_tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "device_index", b"device_index", "gateway", b"gateway", "id", b"id", "instance_tags", b"instance_tags", "mac", b"mac", "primary_address", b"primary_address", "security_group_ids", b"security_group_ids", "subnet_cidr", b"subnet_cidr", "subnet_id", b"subnet_id", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "device_index", b"device_index", "gateway", b"gateway", "id", b"id", "instance_tags", b"instance_tags", "ipv6_addresses", b"ipv6_addresses", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefixes", b"ipv6_prefixes", "mac", b"mac", "prefixes", b"prefixes", "primary_address", b"primary_address", "security_group_ids", b"security_group_ids", "subnet_cidr", b"subnet_cidr", "subnet_id", b"subnet_id", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1152,7 +1224,7 @@ class Step(_message.Message):
     number: _builtins.int
     operation: _builtins.str
     """create-interface, attach-interface, protect-interface, assign-addresses, unassign-addresses, detach-interface,
-    delete-interface.
+    delete-interface, and the others of ipam.model.Operation.
     """
     target: _builtins.str
     """Interface, instance or subnet that it acts on."""
@@ -1413,6 +1485,10 @@ class CloudInterface(_message.Message):
     DELETE_ON_TERMINATION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    PREFIXES_FIELD_NUMBER: _builtins.int
+    IPV6_ADDRESSES_FIELD_NUMBER: _builtins.int
+    IPV6_PREFIXES_FIELD_NUMBER: _builtins.int
+    PUBLIC_ADDRESS_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     mac: _builtins.str
     subnet_id: _builtins.str
@@ -1427,6 +1503,8 @@ class CloudInterface(_message.Message):
     delete_on_termination: _builtins.bool
     status: _builtins.str
     """available, attaching, in-use, detaching."""
+    public_address_id: _builtins.str
+    """Of the static public address that leads to it."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Secondary ones only."""
@@ -1437,6 +1515,14 @@ class CloudInterface(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks delegated to it; `addresses` does not have their members."""
+
+    @_builtins.property
+    def ipv6_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def ipv6_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1456,10 +1542,14 @@ class CloudInterface(_message.Message):
         delete_on_termination: _builtins.bool = ...,
         status: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        ipv6_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        ipv6_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        public_address_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "attachment_id", b"attachment_id", "created_at", b"created_at", "delete_on_termination", b"delete_on_termination", "device_index", b"device_index", "id", b"id", "instance_id", b"instance_id", "mac", b"mac", "network_card", b"network_card", "primary_address", b"primary_address", "security_group_ids", b"security_group_ids", "status", b"status", "subnet_id", b"subnet_id", "tags", b"tags", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "attachment_id", b"attachment_id", "created_at", b"created_at", "delete_on_termination", b"delete_on_termination", "device_index", b"device_index", "id", b"id", "instance_id", b"instance_id", "ipv6_addresses", b"ipv6_addresses", "ipv6_prefixes", b"ipv6_prefixes", "mac", b"mac", "network_card", b"network_card", "prefixes", b"prefixes", "primary_address", b"primary_address", "public_address_id", b"public_address_id", "security_group_ids", b"security_group_ids", "status", b"status", "subnet_id", b"subnet_id", "tags", b"tags", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1496,11 +1586,19 @@ class Subnet(_message.Message):
     FREE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     VPC_CIDRS_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    IPV6_CIDR_FIELD_NUMBER: _builtins.int
+    FREE_PREFIXES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     cidr: _builtins.str
     zone: _builtins.str
     vpc_id: _builtins.str
     free: _builtins.int
+    gateway: _builtins.str
+    """Empty: the first host address."""
+    ipv6_cidr: _builtins.str
+    free_prefixes: _builtins.int
+    """Unset: the cloud does not say."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1515,12 +1613,17 @@ class Subnet(_message.Message):
         free: _builtins.int = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         vpc_cidrs: _abc.Iterable[_builtins.str] | None = ...,
+        gateway: _builtins.str = ...,
+        ipv6_cidr: _builtins.str = ...,
+        free_prefixes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_free_prefixes", b"_free_prefixes", "free_prefixes", b"free_prefixes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cidr", b"cidr", "free", b"free", "id", b"id", "tags", b"tags", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_prefixes", b"_free_prefixes", "cidr", b"cidr", "free", b"free", "free_prefixes", b"free_prefixes", "gateway", b"gateway", "id", b"id", "ipv6_cidr", b"ipv6_cidr", "tags", b"tags", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__free_prefixes: _TypeAlias = _typing.Literal["free_prefixes"]  # noqa: Y015
+    _WhichOneofArgType__free_prefixes: _TypeAlias = _typing.Literal["_free_prefixes", b"_free_prefixes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_prefixes) -> _WhichOneofReturnType__free_prefixes | None: ...
 
 Global___Subnet: _TypeAlias = Subnet  # noqa: Y015
 
@@ -1580,12 +1683,20 @@ class Limits(_message.Message):
     IPV6_PER_INTERFACE_FIELD_NUMBER: _builtins.int
     PREFIXES_FIELD_NUMBER: _builtins.int
     NETWORK_CARDS_FIELD_NUMBER: _builtins.int
+    ADDRESSES_PER_INSTANCE_FIELD_NUMBER: _builtins.int
+    CARD_INTERFACES_FIELD_NUMBER: _builtins.int
     instance_type: _builtins.str
     interfaces: _builtins.int
     ipv4_per_interface: _builtins.int
     ipv6_per_interface: _builtins.int
     prefixes: _builtins.bool
     network_cards: _builtins.int
+    addresses_per_instance: _builtins.int
+    """Of all interfaces together, primary ones included; 0: no such limit."""
+    @_builtins.property
+    def card_interfaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Interfaces that each network card takes; empty: one card takes them all."""
+
     def __init__(
         self,
         *,
@@ -1595,10 +1706,12 @@ class Limits(_message.Message):
         ipv6_per_interface: _builtins.int = ...,
         prefixes: _builtins.bool = ...,
         network_cards: _builtins.int = ...,
+        addresses_per_instance: _builtins.int = ...,
+        card_interfaces: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "interfaces", b"interfaces", "ipv4_per_interface", b"ipv4_per_interface", "ipv6_per_interface", b"ipv6_per_interface", "network_cards", b"network_cards", "prefixes", b"prefixes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses_per_instance", b"addresses_per_instance", "card_interfaces", b"card_interfaces", "instance_type", b"instance_type", "interfaces", b"interfaces", "ipv4_per_interface", b"ipv4_per_interface", "ipv6_per_interface", b"ipv6_per_interface", "network_cards", b"network_cards", "prefixes", b"prefixes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
