@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipam import release, resync
+from ipam import release, resync, whole
 from ipam.config import IpamConfig
 from ipam.errors import NotFound, StaleFence
 from ipam.fleet import Fleet, OpenIntent
@@ -49,7 +49,7 @@ class Claims:
         """
         now = self._clock.monotonic()
         opened = self._fleet.intents.get(intent_id)
-        if opened is None or now < opened.ready_at:
+        if opened is None or now < opened.ready_at or not self._reviewer.may(opened.intent.kind):
             return None
         pool = self._fleet.pools.get(opened.intent.node)
         if opened.leased(now):
@@ -83,6 +83,10 @@ class Claims:
         if intent.kind is IntentKind.ALLOCATE and pool.usage is not None and pool.connected:
             want = self._reviewer.want(pool)
             return replace(intent, want=want) if want or intent.steps else None
+        if intent.kind is IntentKind.RELEASE_INTERFACE:
+            leaving = whole.find(pool, intent.addresses[0])
+            states = [pool.states.get(each) for each in leaving.all_addresses] if leaving is not None else []
+            return intent if intent.steps or all(each in RELEASE_STATES for each in states) else None
         if intent.kind is IntentKind.RELEASE:
             owed = tuple(each for each in intent.addresses if pool.states.get(each) in RELEASE_STATES)
             return replace(intent, addresses=owed) if owed else None
@@ -115,8 +119,14 @@ class Claims:
         return opened
 
     def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
-        """Keeps the steps, by number, and renews the lease."""
+        """Keeps the steps, by number, and renews the lease.
+
+        Raises StaleFence for a step that is to begin while the service's level leaves such work out: the intent waits.
+        """
         opened = self.held(intent_id, fence)
+        if any(step.result is None for step in steps) and not self._reviewer.may(opened.intent.kind):
+            self._reviewer.retry_later(opened, self._config.sweep_interval_s, "the service does no such work now")
+            raise StaleFence("the service's level leaves such work out", remedy="stop, and claim it anew later")
         known = {step.number: step for step in opened.intent.steps}
         known.update({step.number: step for step in steps})
         opened.lease_until = self._clock.monotonic() + self._config.lease_s
@@ -129,7 +139,7 @@ class Claims:
     def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> list[str]:
         opened = self.held(intent_id, fence)
         pool = self._fleet.pools.get(opened.intent.node)
-        if pool is None:
+        if pool is None or not self._reviewer.may(opened.intent.kind):
             return []
         return release.confirm(self._fleet, pool, [each for each in addresses if each in opened.intent.addresses])
 
@@ -160,6 +170,10 @@ class Claims:
     def _learn(self, report: Report, now: float) -> None:
         self._fleet.learn(limits=report.limits, subnets=report.subnets, groups=report.security_groups)
         self._fleet.count(report.operations)
+        before = self._fleet.throttle.by_budget.level
+        self._fleet.throttle.by_budget.hear(now, report.operations, denied=report.denied)
+        if self._fleet.throttle.by_budget.level != before:
+            self._reviewer.review_all()
         for subnet_id, why in report.blocked_subnets.items():
             until_at = self._clock.now() + self._config.block_s
             self._fleet.block(Block(subnet_id, until_at, why), now + self._config.block_s)
@@ -203,6 +217,8 @@ class Claims:
             pool.replays.pop(intent.kind, None)
             # Done, but of no avail: whatever the reason, asking again at once will not help.
             fruitless = intent.kind is IntentKind.ALLOCATE and intent.want > 0 and not grew
+            if grew and intent.kind is IntentKind.ALLOCATE:
+                self._reviewer.wishes.time_to_address.arrived(max(self._clock.now() - intent.created_at, 0.0))
             pool.fruitless = pool.fruitless + 1 if fruitless else 0
             if fruitless:
                 cap_s = self._reviewer.cap_s(pool)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ipam.model import NO_TAGS, Limits, Watermarks
+from ipam.model import NO_TAGS, Limits, Policy, Watermarks
+from ipam.overrides import Override
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,12 @@ class IpamConfig:
     :param cluster: name that is put on every resource created, and without which none is ever deleted.
     :param coalesce_s: how long a deficit that is not urgent waits for more, so that one call serves many pods.
     :param urgent_fraction: a deficit is urgent when fewer than this part of pre-allocate is free.
+    :param policy: how marks come about where they are not plain counts.
+    :param overrides: rules that set these for nodes by their labels, later ones over earlier ones.
     :param release_delay_s: how long an excess must last before it is released.
+    :param release_batch: addresses of a node given back at once; 0: as many as one call takes.
+    :param release_interval_s: between two batches of a node, on average; spread by half of it either way.
+    :param release_interfaces: interfaces of ours of which no address is used go in one piece.
     :param leak_age_s: how long an interface of ours must have been detached before it is deleted.
     :param collect_limit: interfaces deleted in one pass.
     :param block_s: how long an exhausted subnet is passed over.
@@ -28,6 +34,8 @@ class IpamConfig:
     region: str
     cluster: str = "plimsoll"
     watermarks: Watermarks = Watermarks()
+    policy: Policy = Policy()
+    overrides: tuple[Override, ...] = ()
     first_interface_index: int = 0
     subnet_ids: tuple[str, ...] = ()
     subnet_tags: Mapping[str, str] = NO_TAGS
@@ -38,6 +46,9 @@ class IpamConfig:
     delete_on_termination: bool = True
     release_excess: bool = True
     release_delay_s: float = 180.0
+    release_batch: int = 0
+    release_interval_s: float = 30.0
+    release_interfaces: bool = False
     coalesce_s: float = 30.0
     urgent_fraction: float = 0.75
     resync_interval_s: float = 60.0

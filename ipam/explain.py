@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from ipam.config import IpamConfig
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Finding, IntentKind, Level
+from ipam.overrides import matching
 from ipam.plan import CallLimits, Shortfall, plan_allocation
 from ipam.pools import Pool
 from ipam.review import Reviewer, patience
 from ipam.watermarks import excess, needed
+from ipam.wishes import PLAIN
 
 
 def explain(fleet: Fleet, reviewer: Reviewer, config: IpamConfig, pool: Pool, *, now: float) -> list[Finding]:
     """`now` is monotonic. Findings come in the order in which one would look."""
-    findings = list(_node(pool))
+    findings = [*_node(pool), *_level(reviewer)]
     missing = False
     if pool.usage is not None and pool.instance is not None:
         counts = pool.counts()
-        missing = needed(counts.attached, counts.used, pool.spec.watermarks) > 0 or counts.pending > 0
-        findings += _watermark(pool, config, now)
+        missing = needed(counts.attached, counts.used, reviewer.wishes.marks(pool)) > 0 or counts.pending > 0
+        findings += _marks(reviewer, config, pool)
+        findings += _watermark(reviewer, pool, config, now)
         findings += _limits(reviewer, pool, missing)
         findings += _hidden(fleet, pool)
     if missing:
@@ -57,9 +60,31 @@ def _node(pool: Pool) -> Iterator[Finding]:
         yield Finding(Level.OK, "node", f"{name} is connected, instance {pool.instance.id} is a {pool.instance.type}")
 
 
-def _watermark(pool: Pool, config: IpamConfig, now: float) -> Iterator[Finding]:
+def _level(reviewer: Reviewer) -> Iterator[Finding]:
+    level, why = reviewer.level()
+    if level:
+        yield Finding(
+            Level.PROBLEM, "level", f"the service is at level {level.word}, {why}",
+            "plimsoll ipam level set normal, once the cause is gone; what the budget set ends by itself",
+        )  # fmt: skip
+
+
+def _marks(reviewer: Reviewer, config: IpamConfig, pool: Pool) -> Iterator[Finding]:
+    """Where the marks come from, if it is not plainly the service's settings or the node's."""
+    rules = [each.name for each in matching(config.overrides, pool.spec.labels)]
+    if rules:
+        yield Finding(Level.OK, "watermark", f"overrides by its labels: {', '.join(rules)}")
+    if pool.spec.policy != PLAIN:
+        marks, why = reviewer.wishes.estimate(pool).marks, reviewer.wishes.estimate(pool).why
+        yield Finding(
+            Level.OK, "watermark",
+            f"{marks.pre_allocate} addresses are kept free, {marks.min_allocate} in all at least: {why}",
+        )  # fmt: skip
+
+
+def _watermark(reviewer: Reviewer, pool: Pool, config: IpamConfig, now: float) -> Iterator[Finding]:
     counts = pool.counts()
-    marks = pool.spec.watermarks
+    marks = reviewer.wishes.marks(pool)
     missing = needed(counts.attached, counts.used, marks)
     surplus = excess(counts.attached, counts.used, marks)
     delay_s = config.release_delay_s * patience(marks, surplus, config)

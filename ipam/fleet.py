@@ -9,9 +9,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ipam.degradation import ByBudget, ByHand, Throttle, by_hand
 from ipam.model import (
     AddressState,
     CloudInterface,
@@ -59,6 +60,8 @@ class Fleet:
         self.groups: dict[str, SecurityGroup] = {}
         self.blocks: dict[str, tuple[Block, float]] = {}  # subnet id -> block, monotonic end
         self.operations: dict[str, list[int]] = {}  # operation -> calls, throttled, failed
+        self.throttle = Throttle(ByHand(), ByBudget())
+        self.memos: dict[str, Mapping[str, object]] = {}  # what is remembered beside the tables, by name
         self.told: set[str] = set()  # nodes whose view changed since it was last told
         self._dead_of: dict[tuple[str, IntentKind], str] = {}
         self._looks: list[tuple[float, str]] = []
@@ -82,6 +85,7 @@ class Fleet:
         intents = dirty.get("intent", ())
         dead = dirty.get("dead", ())
         blocks = dirty.get("block", ())
+        memos = dirty.get("memo", ())
         states: dict[str, AddressState] = {}
         for instance_id in held:
             states.update(self.pools[self.nodes[instance_id]].states)
@@ -103,7 +107,17 @@ class Fleet:
             security_groups=[self.groups[i] for i in dirty.get("group", ()) if i in self.groups],
             blocks=[self.blocks[i][0] for i in blocks if i in self.blocks],
             removed_blocks=[i for i in blocks if i not in self.blocks],
+            memos={i: self.memos[i] for i in memos if i in self.memos},
+            removed_memos=[i for i in memos if i not in self.memos],
         )
+
+    def remember(self, name: str, what: Mapping[str, object] | None) -> None:
+        """Keeps a note over restarts; None forgets it."""
+        if what is not None:
+            self.memos[name] = what
+        elif self.memos.pop(name, None) is None:
+            return
+        self.mark("memo", name)
 
     # looks
 
@@ -156,6 +170,7 @@ class Fleet:
         for address in [a for a, claimant in self.disputes.items() if claimant == name]:
             del self.disputes[address]
         self.nodes.pop(pool.spec.instance_id, None)
+        self.remember(f"warmed/{name}", None)
         del self.pools[name]
         self.mark("node", name)
         self.told.add(name)
@@ -360,6 +375,10 @@ def restore(
         owner = fleet.pools.get(fleet.owners.get(address, ""))
         if owner is not None and state is AddressState.RELEASING:
             owner.states[address] = state
+    fleet.memos = dict(stored.memos)
+    fleet.throttle.by_hand = by_hand(stored.memos.get("level"))
+    for pool in fleet.pools.values():
+        pool.warmed = f"warmed/{pool.spec.name}" in fleet.memos
     fleet.learn(limits=None, subnets=stored.subnets, groups=stored.security_groups)
     fleet.limits = {limits.instance_type: limits for limits in stored.limits}
     for block in stored.blocks:

@@ -400,7 +400,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker learnt while performing an intent."""
+    """What a worker learnt while performing an intent. `denied`: the cloud refused credentials or permissions."""
 
     instance: Instance | None = None
     instance_gone: bool = False
@@ -408,6 +408,7 @@ class Report:
     security_groups: tuple[SecurityGroup, ...] = ()
     limits: Limits | None = None
     blocked_subnets: Mapping[str, str] = field(default_factory=dict)
+    denied: bool = False
     operations: tuple[OperationCount, ...] = ()
 
 

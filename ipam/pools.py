@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from ipam.forecast import Estimate, Forecast
 from ipam.model import AddressState, Instance, IntentKind, NodeSpec, PoolInterface, Subnet, Usage
 from ipam.plan import attached, carries_pods, pod_interfaces
 
@@ -30,12 +31,19 @@ class Pool:
     :ivar gone: the cloud says that there is no such instance, since `gone_since`.
     :ivar misses: how often in a row reading the instance did not bring what the node can be told.
     :ivar session: which of the node's connections is the present one.
+    :ivar forecast: what the node's starts and stops say of its demand, where its marks follow it.
+    :ivar wish: marks computed for `wished_for`, used until `wish_until`; see wishes.py.
+    :ivar warmed: the node has had the addresses that it starts with, once.
+    :ivar idle_interfaces: interfaces on which nothing is used, and since when.
+    :ivar leaving: the interface that is being released in one piece.
+    :ivar batch_at: when the next batch of an excess may be released.
     """
 
     __slots__ = (
-        "announced_at", "connected", "deficit_since", "error", "excess_low", "excess_since", "fruitless", "gone",
-        "gone_since", "holds", "instance", "intent_id", "look_at", "marked_at", "merged_at", "misses", "replays",
-        "reread", "session", "spec", "states", "synced_at", "unanswered", "usage",
+        "announced_at", "batch_at", "connected", "deficit_since", "error", "excess_low", "excess_since", "forecast",
+        "fruitless", "gone", "gone_since", "holds", "idle_interfaces", "instance", "intent_id", "leaving", "look_at",
+        "marked_at", "merged_at", "misses", "replays", "reread", "session", "spec", "states", "synced_at", "unanswered",
+        "usage", "warmed", "wish", "wish_until", "wished_for",
     )  # fmt: skip
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -63,6 +71,14 @@ class Pool:
         self.announced_at = -math.inf
         self.look_at = math.inf
         self.synced_at = 0.0
+        self.forecast: Forecast | None = None
+        self.wish: Estimate | None = None
+        self.wish_until = -math.inf
+        self.wished_for: NodeSpec | None = None
+        self.warmed = False
+        self.idle_interfaces: dict[str, float] = {}
+        self.leaving = ""
+        self.batch_at = -math.inf
 
     def addresses(self) -> frozenset[str]:
         """Every secondary address of the instance, also of interfaces that carry no pods."""

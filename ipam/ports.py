@@ -233,6 +233,8 @@ class Changes:
     security_groups: Sequence[SecurityGroup] = ()
     blocks: Sequence[Block] = ()
     removed_blocks: Sequence[str] = ()
+    memos: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    removed_memos: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,7 @@ class Stored:
     subnets: Sequence[Subnet]
     security_groups: Sequence[SecurityGroup]
     blocks: Sequence[Block]
+    memos: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 class PoolStore(Protocol):

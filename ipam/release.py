@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipam.fleet import Fleet
-from ipam.model import AddressState
+from ipam.model import AddressState, CloudInterface
 from ipam.plan import pod_interfaces
 from ipam.pools import Pool
 
@@ -80,6 +80,15 @@ def mark(fleet: Fleet, pool: Pool, count: int, monotonic: float) -> int:
         pool.marked_at = monotonic
         fleet.look(pool, monotonic + HANDSHAKE_S)
     return len(chosen)
+
+
+def mark_whole(fleet: Fleet, pool: Pool, interface: CloudInterface, monotonic: float) -> None:
+    """Marks all addresses of an interface of which none is used; it is released in one piece."""
+    for address in interface.all_addresses:
+        fleet.set_state(pool, address, AddressState.MARKED)
+    pool.leaving = interface.id
+    pool.marked_at = monotonic
+    fleet.look(pool, monotonic + HANDSHAKE_S)
 
 
 def confirm(fleet: Fleet, pool: Pool, addresses: Sequence[str]) -> list[str]:

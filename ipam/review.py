@@ -11,14 +11,17 @@ from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import NamedTuple
 
-from ipam import release
+from ipam import release, whole
 from ipam.config import IpamConfig
+from ipam.degradation import Degradation, allows
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Intent, IntentKind, Limits, Watermarks
 from ipam.plan import capacity
 from ipam.pools import Counts, Pool
 from ipam.ports import Capabilities, Clock
-from ipam.watermarks import ask, due, excess
+from ipam.targets import by_interface
+from ipam.watermarks import ask, due, excess, needed
+from ipam.wishes import Wishes
 
 PRIORITIES = {
     IntentKind.ALLOCATE: 2,
@@ -33,6 +36,10 @@ NO_LIMIT = 1 << 20
 PATIENCE = 4.0
 STARVING_CAP_S = 15.0
 MOST_SWEEPS = 3
+DEMAND_LOOK_S = 60.0
+GIVE_WAY = frozenset({IntentKind.RELEASE, IntentKind.RELEASE_INTERFACE, IntentKind.SYNC_INSTANCE})
+FENCED = frozenset({AddressState.READY, AddressState.RELEASING})
+LEAVING = FENCED | {AddressState.MARKED}
 MOMENT_S = 0.001  # a wait that is nothing but rounding would be looked at for ever
 
 
@@ -57,7 +64,10 @@ class Parcel(NamedTuple):
 
 
 class Reviewer:
-    """:ivar outbox: intents to be enqueued once they are durable."""
+    """
+    :ivar outbox: intents to be enqueued once they are durable.
+    :ivar wishes: the marks in force for each node.
+    """
 
     def __init__(self, config: IpamConfig, capabilities: Capabilities, clock: Clock, fleet: Fleet) -> None:
         self._config = config
@@ -65,6 +75,8 @@ class Reviewer:
         self._clock = clock
         self._fleet = fleet
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        self.config = config
+        self.wishes = Wishes(config, clock, fleet, self.limits)
         self.outbox: list[Parcel] = []
 
     def review(self, pool: Pool) -> None:
@@ -76,6 +88,10 @@ class Reviewer:
                 self.open(IntentKind.SYNC_INSTANCE, pool)
             return
         if pool.usage is not None and pool.connected:
+            if pool.spec.policy.warm_up and not pool.warmed:
+                self.wishes.warmed(pool, counts.attached, self.room(pool))
+            if pool.spec.policy.follow_demand:
+                self._fleet.look(pool, now + DEMAND_LOOK_S)  # demand that ends says so by silence only
             self._handshake(pool, counts, now)
             wanted = self._wanted(pool, counts, now)
         else:
@@ -92,6 +108,11 @@ class Reviewer:
             self.open(IntentKind.SYNC_INSTANCE, pool)
         else:
             self._open_release(pool, now)
+
+    def review_all(self) -> None:
+        """Has every pool looked at, since what the service does at all has changed."""
+        for pool in self._fleet.pools.values():
+            self._fleet.look(pool, -math.inf)
 
     def _is_stale(self, pool: Pool) -> bool:
         if pool.instance is None:
@@ -113,7 +134,7 @@ class Reviewer:
     def want(self, pool: Pool) -> int:
         """Addresses to ask of the cloud now, whether due or not."""
         counts = pool.counts()
-        return ask(counts.attached, counts.used, counts.pending, pool.spec.watermarks, self.room(pool))
+        return ask(counts.attached, counts.used, counts.pending, self.wishes.marks(pool), self.room(pool))
 
     def open(
         self,
@@ -203,7 +224,7 @@ class Reviewer:
         if pool.deficit_since is None:
             pool.deficit_since = now
         wait_s = due(
-            counts.attached, counts.used, counts.pending, pool.spec.watermarks, lasted_s=now - pool.deficit_since,
+            counts.attached, counts.used, counts.pending, self.wishes.marks(pool), lasted_s=now - pool.deficit_since,
             coalesce_s=self._config.coalesce_s, urgent_fraction=self._config.urgent_fraction,
         )  # fmt: skip
         if wait_s > MOMENT_S:
@@ -213,9 +234,22 @@ class Reviewer:
 
     def _gives_way(self, opened: OpenIntent, now: float) -> bool:
         """A release or a reading that no worker holds waits while pods may be waiting. What is releasing stays so."""
-        return opened.intent.kind in (IntentKind.RELEASE, IntentKind.SYNC_INSTANCE) and not opened.leased(now)
+        if opened.intent.kind is IntentKind.RELEASE_INTERFACE and opened.intent.steps:
+            return False  # half of it is done: an interface that is detached must not be left so
+        return opened.intent.kind in GIVE_WAY and not opened.leased(now)
+
+    def level(self) -> tuple[Degradation, str]:
+        """How much of its work the service does now, and why no more."""
+        now = self._clock.now()
+        return self._fleet.throttle.level(now), self._fleet.throttle.why(now)
+
+    def may(self, kind: IntentKind) -> bool:
+        """Whether the service does such work at its present level."""
+        return allows(self._fleet.throttle.level(self._clock.now()), kind)
 
     def _may(self, pool: Pool, kind: IntentKind, now: float) -> bool:
+        if not self.may(kind):
+            return False  # all pools are reviewed when the level changes
         until = pool.holds.get(kind, -math.inf)
         if now < until:
             self._fleet.look(pool, until)
@@ -224,36 +258,98 @@ class Reviewer:
 
     def _handshake(self, pool: Pool, counts: Counts, now: float) -> None:
         release.expire(self._fleet, pool, now)
-        surplus = excess(counts.attached, counts.used, pool.spec.watermarks)
-        if counts.pending or not pool.spec.release_excess:
-            surplus = 0
+        surplus = self._surplus(pool, counts)
         marked = len(pool.in_state(AddressState.MARKED))
         ready = len(pool.in_state(AddressState.READY))
         release.give_back(self._fleet, pool, marked + ready - surplus)
         if not surplus:
             pool.excess_since = None
         elif not marked and not ready:
-            self._begin_release(pool, surplus, now)
+            self._begin_release(pool, counts, surplus, now)
 
-    def _begin_release(self, pool: Pool, surplus: int, now: float) -> None:
+    def _surplus(self, pool: Pool, counts: Counts) -> int:
+        """Addresses that should go. Those of an interface that leaves go together, or stay together."""
+        if counts.pending or not pool.spec.release_excess or not self.may(IntentKind.RELEASE):
+            return 0
+        marks = self.wishes.marks(pool)
+        leaving = whole.find(pool, pool.leaving) if pool.leaving else None
+        if leaving is None:
+            return excess(counts.attached, counts.used, marks)
+        size = sum(pool.states.get(each) in LEAVING for each in leaving.all_addresses)
+        return 0 if needed(counts.attached - size, counts.used, marks) else size
+
+    def _begin_release(self, pool: Pool, counts: Counts, surplus: int, now: float) -> None:
+        marks = self.wishes.marks(pool)
+        batch = self._config.release_batch
+        pool.leaving = ""
         if pool.excess_since is None:
             pool.excess_since = now
             pool.excess_low = surplus
+            # Nodes that fell idle at once must not all give back at once.
+            spread_s = self._random.uniform(0.0, self._config.release_interval_s) if batch else 0.0
+            pool.batch_at = now + self._config.release_delay_s + spread_s
         pool.excess_low = min(pool.excess_low, surplus)
-        ends = pool.excess_since + self._config.release_delay_s * patience(pool.spec.watermarks, surplus, self._config)
+        ends = pool.excess_since + self._config.release_delay_s * patience(marks, surplus, self._config)
+        ends = max(ends, pool.batch_at) if batch else ends
         if now < ends:
             self._fleet.look(pool, ends)
         elif not pool.intent_id and self._may(pool, IntentKind.RELEASE, now):
-            marked = release.mark(
-                self._fleet, pool, min(pool.excess_low, self._capabilities.max_addresses_per_call), now
-            )
+            marked = self._mark(pool, counts, marks, now)
+            if batch and marked:
+                pool.excess_low = max(pool.excess_low - marked, 1)
+                pool.batch_at = now + self._config.release_interval_s * self._random.uniform(0.5, 1.5)
+                return
             pool.excess_since = None
             if not marked:  # all that is too much is cooling down or still fenced from the last time
                 self._fleet.look(pool, now + max(self._config.release_delay_s, 1.0))
 
+    def _mark(self, pool: Pool, counts: Counts, marks: Watermarks, now: float) -> int:
+        """Marks a whole interface if one can go, else a batch of addresses; returns how many."""
+        whole_only = by_interface(pool.spec.policy)
+        if self._releases_interfaces():
+            interface = whole.dispensable(pool, counts, marks, self._config.cluster, whole_only=whole_only)
+            if interface is not None:
+                release.mark_whole(self._fleet, pool, interface, now)
+                return len(interface.all_addresses)
+            if whole_only:
+                return 0
+        most = min(pool.excess_low, self._capabilities.max_addresses_per_call)
+        return release.mark(self._fleet, pool, min(most, self._config.release_batch or most), now)
+
+    def _releases_interfaces(self) -> bool:
+        return self._config.release_interfaces and self._capabilities.creates_interfaces
+
+    def _leaves(self, pool: Pool) -> bool:
+        """Whether the node has fenced all of an interface that is to go in one piece."""
+        interface = whole.find(pool, pool.leaving)
+        if interface is None:
+            return False
+        return all(pool.states.get(each) in FENCED for each in interface.all_addresses)
+
+    def _open_empty(self, pool: Pool, now: float) -> None:
+        """Releases an interface that has held nothing for long: it costs a slot and its primary address."""
+        if not (self._releases_interfaces() and pool.spec.release_excess and pool.connected):
+            return
+        idle = {each: pool.idle_interfaces.get(each, now) for each in whole.empty(pool, self._config.cluster)}
+        pool.idle_interfaces = idle
+        for interface_id, since in idle.items():
+            ends = since + self._config.release_delay_s * PATIENCE
+            if now < ends:
+                self._fleet.look(pool, ends)
+            elif not pool.intent_id and self._may(pool, IntentKind.RELEASE_INTERFACE, now):
+                self.open(IntentKind.RELEASE_INTERFACE, pool, addresses=(interface_id,))
+
     def _open_release(self, pool: Pool, now: float) -> None:
+        if pool.leaving and self._leaves(pool):
+            if self._may(pool, IntentKind.RELEASE_INTERFACE, now):
+                interface = whole.find(pool, pool.leaving)
+                addresses = interface.all_addresses if interface is not None else ()
+                self.open(IntentKind.RELEASE_INTERFACE, pool, addresses=(pool.leaving, *addresses))
+            return
         owed = pool.in_state(AddressState.RELEASING)
         if not pool.in_state(AddressState.MARKED):
             owed += pool.in_state(AddressState.READY)
         if owed and self._may(pool, IntentKind.RELEASE, now):
             self.open(IntentKind.RELEASE, pool, addresses=tuple(owed))
+        elif not owed:
+            self._open_empty(pool, now)

@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from ipam import release, views
 from ipam.claims import Claims
 from ipam.config import IpamConfig
+from ipam.degradation import ByHand, Degradation
 from ipam.durable import Outbox, Writer
-from ipam.errors import AddressConflict, IpamError, NotFound, NotLeader
+from ipam.errors import AddressConflict, InvalidInput, IpamError, NotFound, NotLeader
 from ipam.explain import explain
 from ipam.fleet import Fleet, restore
 from ipam.model import (
@@ -59,6 +60,7 @@ class _Term:
         self.reviewer = Reviewer(service.config, service.capabilities, service.clock, fleet)
         self.claims = Claims(service.config, service.clock, fleet, self.reviewer)
         self.resync = Resync(service.config, service.clock, fleet, self.reviewer)
+        self.level = fleet.throttle.level(service.clock.now())
         self.sweep_at = self.resync_at = service.clock.monotonic()
         self.collect_at = self.resync_at + service.config.collect_interval_s
         self.renew_at = self.resync_at + RENEW_S
@@ -139,6 +141,7 @@ class PoolService:
             pool = fleet.pools.get(name)
             if pool is not None and pool.spec == old.spec:
                 pool.usage, pool.connected, pool.session = old.usage, old.connected, old.session
+                pool.forecast = old.forecast
                 pool.unanswered = dict.fromkeys(old.states, self.clock.monotonic() + release.QUARANTINE_S)
         self._last = None
 
@@ -197,6 +200,7 @@ class PoolService:
         pool.session = self._sessions
         pool.gone = False
         pool.usage = usage
+        term.reviewer.wishes.hear(pool, None, usage)
         pool.holds.clear()
         session = pool.session
         self._hurry(term, pool)
@@ -210,7 +214,8 @@ class PoolService:
         pool = self._pool(term, node)
         if session not in (None, pool.session) or (pool.usage and usage.sequence < pool.usage.sequence):
             return
-        pool.usage = usage
+        before, pool.usage = pool.usage, usage
+        term.reviewer.wishes.hear(pool, before, usage)
         release.hear(term.fleet, pool)
         await self._reviewed(term, pool)
 
@@ -267,7 +272,9 @@ class PoolService:
     def status(self) -> views.Status:
         if self._term is None:
             return views.Status(False, 0, 0, 0, 0, 0, (), (), 0.0)
-        return views.view_status(self._term.fleet, self._term.reviewer, last_resync_at=self._term.resync.last_at)
+        return views.view_status(
+            self._term.fleet, self._term.reviewer, last_resync_at=self._term.resync.last_at, now=self.clock.now()
+        )
 
     def intents(self, node: str = "") -> list[Intent]:
         """Open intents, oldest first; of one node if it is named."""
@@ -306,6 +313,21 @@ class PoolService:
         intent_id = term.reviewer.open_single(IntentKind.RESYNC)
         await self._commit(term)
         return intent_id
+
+    async def set_level(self, level: Degradation, *, lasts_s: float = 0.0, why: str = "") -> views.LevelView:
+        """Has the service do no more than `level` allows, for `lasts_s`; 0: until it is set anew. Durable."""
+        term = self._leading()
+        if lasts_s < 0:
+            raise InvalidInput(f"a level lasts {lasts_s:g} s", field="lasts", remedy="use 0 or more")
+        until_at = self.clock.now() + lasts_s if lasts_s and level else 0.0
+        term.fleet.throttle.by_hand = ByHand(level, until_at, why if level else "")
+        kept = {"level": level.word, "until_at": until_at, "why": why} if level else None
+        term.fleet.remember("level", kept)
+        term.level = term.fleet.throttle.level(self.clock.now())
+        term.reviewer.review_all()
+        log.warning("level %s was set by hand%s", level.word, f": {why}" if why else "")
+        await self._commit(term)
+        return views.view_level(term.fleet, self.clock.now())
 
     # workers
 
@@ -371,6 +393,7 @@ class PoolService:
         if term is None:
             return
         now = self.clock.monotonic()
+        self._relevel(term, now)
         for pool in term.fleet.due(now):
             term.reviewer.review(pool)
         if now >= term.sweep_at:
@@ -378,13 +401,28 @@ class PoolService:
             term.reviewer.sweep(now)
         if now >= term.resync_at:
             term.resync_at = now + self.config.resync_interval_s
-            term.reviewer.open_single(IntentKind.RESYNC)
+            if term.reviewer.may(IntentKind.RESYNC):
+                term.reviewer.open_single(IntentKind.RESYNC)
         if now >= term.collect_at:
             term.collect_at = now + self.config.collect_interval_s
             leaked = term.resync.leaked()
-            if leaked:
+            if leaked and term.reviewer.may(IntentKind.COLLECT):
                 term.reviewer.open_single(IntentKind.COLLECT, tuple(leaked))
         await self._commit(term)
+
+    def _relevel(self, term: _Term, now: float) -> None:
+        """Leaves a level whose time is over, and takes up what was left out."""
+        throttle = term.fleet.throttle
+        throttle.by_budget.judge(now)
+        level = throttle.level(self.clock.now())
+        if level == term.level:
+            return
+        log.warning("level %s follows %s %s", level.word, term.level.word, throttle.why(self.clock.now()))
+        term.level = level
+        if throttle.by_hand.level and not throttle.by_hand.at(self.clock.now()):
+            throttle.by_hand = ByHand()
+            term.fleet.remember("level", None)
+        term.reviewer.review_all()
 
     async def _lead(self) -> None:
         term = self._term

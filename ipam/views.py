@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ipam.degradation import Degradation
 from ipam.fleet import Fleet
-from ipam.model import AddressState, NodeSpec, OperationCount, PoolInterface
+from ipam.model import AddressState, NodeSpec, OperationCount, PoolInterface, Watermarks
+from ipam.overrides import matching
 from ipam.plan import capacity
 from ipam.pools import Pool
 from ipam.ports import Block
@@ -35,6 +37,20 @@ class PoolView:
     open_intents: int
     last_error: str
     last_synced_at: float
+    marks: Watermarks = Watermarks()
+    marks_why: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LevelView:
+    """How much of its work the service does. `until_at`: when what was set by hand ends; 0: without end."""
+
+    level: Degradation = Degradation.NORMAL
+    by_hand: Degradation = Degradation.NORMAL
+    by_budget: Degradation = Degradation.NORMAL
+    why: str = ""
+    until_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,15 @@ class Status:
     operations: tuple[OperationCount, ...]
     subnets: tuple[SubnetView, ...]
     last_resync_at: float
+    level: LevelView = LevelView()
+
+
+def view_level(fleet: Fleet, now: float) -> LevelView:
+    """:param now: wall-clock seconds."""
+    throttle = fleet.throttle
+    hand = throttle.by_hand.at(now)
+    until_at = throttle.by_hand.until_at if hand else 0.0
+    return LevelView(throttle.level(now), hand, throttle.by_budget.level, throttle.why(now), until_at)
 
 
 def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
@@ -65,7 +90,8 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
     limits = reviewer.limits(pool)
     interfaces = pool.interfaces_for_people(fleet.subnets)
     states = [state for each in interfaces.values() for state in each.addresses.values()]
-    marks = pool.spec.watermarks
+    estimate = reviewer.wishes.estimate(pool)
+    marks = estimate.marks
     instance = pool.instance
     return PoolView(
         spec=pool.spec,
@@ -85,14 +111,17 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
         open_intents=1 if pool.intent_id else 0,
         last_error=pool.error,
         last_synced_at=pool.synced_at,
+        marks=marks,
+        marks_why=estimate.why,
+        overrides=tuple(each.name for each in matching(reviewer.config.overrides, pool.spec.labels)),
     )
 
 
-def view_status(fleet: Fleet, reviewer: Reviewer, *, last_resync_at: float) -> Status:
+def view_status(fleet: Fleet, reviewer: Reviewer, *, last_resync_at: float, now: float) -> Status:
     in_deficit = at_capacity = 0
     for pool in fleet.pools.values():
         counts = pool.counts()
-        if needed(counts.attached, counts.used, pool.spec.watermarks):
+        if needed(counts.attached, counts.used, reviewer.wishes.marks(pool)):
             in_deficit += 1
             at_capacity += not reviewer.room(pool)
     blocks = {subnet_id: block for subnet_id, (block, _) in fleet.blocks.items()}
@@ -110,4 +139,5 @@ def view_status(fleet: Fleet, reviewer: Reviewer, *, last_resync_at: float) -> S
             for block in [blocks.get(each.id, Block(each.id, 0.0, ""))]
         ),
         last_resync_at=last_resync_at,
+        level=view_level(fleet, now),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ipam.errors import AddressConflict, StaleFence
 from ipam.model import AddressState, DeadLetter, Instance, Intent, Limits, NodeSpec, SecurityGroup, Subnet
 from ipam.ports import Block, Changes, Clock, Stored
@@ -27,6 +29,7 @@ class MemoryStore:
         self._subnets: dict[str, Subnet] = {}
         self._groups: dict[str, SecurityGroup] = {}
         self._blocks: dict[str, Block] = {}
+        self._memos: dict[str, Mapping[str, object]] = {}
         self._leader = ""
         self._token = 0
         self._leads_until = 0.0
@@ -45,6 +48,7 @@ class MemoryStore:
             subnets=tuple(self._subnets.values()),
             security_groups=tuple(self._groups.values()),
             blocks=tuple(self._blocks.values()),
+            memos=dict(self._memos),
         )
 
     async def apply(self, changes: Changes, *, leader: int) -> None:
@@ -92,6 +96,9 @@ class MemoryStore:
         self._subnets.update({subnet.id: subnet for subnet in changes.subnets})
         self._groups.update({group.id: group for group in changes.security_groups})
         self._blocks.update({block.subnet_id: block for block in changes.blocks})
+        self._memos.update(changes.memos)
+        for name in changes.removed_memos:
+            self._memos.pop(name, None)
         for name in changes.removed_nodes:
             self._nodes.pop(name, None)
         for intent_id in changes.closed_intents:

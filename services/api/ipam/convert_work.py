@@ -293,6 +293,7 @@ def completion_to(intent_id: str, fence: int, outcome: Outcome, report: Report) 
         fence=fence,
         instance=None if report.instance is None else instance_to(report.instance),
         instance_gone=report.instance_gone,
+        denied=report.denied,
         subnets=[subnet_to(each) for each in report.subnets],
         security_groups=[security_group_to(each) for each in report.security_groups],
         limits=None if report.limits is None else limits_to(report.limits),
@@ -326,6 +327,7 @@ def report_from(message: pb.CompleteIntentRequest) -> Report:
     return Report(
         instance=instance_from(message.instance) if message.HasField("instance") else None,
         instance_gone=message.instance_gone,
+        denied=message.denied,
         subnets=tuple(subnet_from(each) for each in message.subnets),
         security_groups=tuple(security_group_from(each) for each in message.security_groups),
         limits=limits_from(message.limits) if message.HasField("limits") else None,

@@ -1820,10 +1820,13 @@ class CompleteIntentRequest(_message.Message):
     BLOCKED_SUBNETS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     INSTANCE_GONE_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
     intent_id: _builtins.str
     fence: _builtins.int
     instance_gone: _builtins.bool
     """The instance does not exist in the cloud."""
+    denied: _builtins.bool
+    """The cloud refused credentials or permissions."""
     @_builtins.property
     def done(self) -> Global___Done: ...
     @_builtins.property
@@ -1859,10 +1862,11 @@ class CompleteIntentRequest(_message.Message):
         blocked_subnets: _abc.Iterable[Global___BlockedSubnet] | None = ...,
         operations: _abc.Iterable[Global___OperationStatus] | None = ...,
         instance_gone: _builtins.bool = ...,
+        denied: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "give_up", b"give_up", "instance", b"instance", "limits", b"limits", "outcome", b"outcome", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_subnets", b"blocked_subnets", "done", b"done", "fence", b"fence", "give_up", b"give_up", "instance", b"instance", "instance_gone", b"instance_gone", "intent_id", b"intent_id", "limits", b"limits", "operations", b"operations", "outcome", b"outcome", "retry", b"retry", "security_groups", b"security_groups", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_subnets", b"blocked_subnets", "denied", b"denied", "done", b"done", "fence", b"fence", "give_up", b"give_up", "instance", b"instance", "instance_gone", b"instance_gone", "intent_id", b"intent_id", "limits", b"limits", "operations", b"operations", "outcome", b"outcome", "retry", b"retry", "security_groups", b"security_groups", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["done", "retry", "give_up"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

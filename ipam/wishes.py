@@ -1,0 +1,105 @@
+"""The marks in force for each node: its own or the service's, by target, by demand, or of a node that warms up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ipam.config import IpamConfig
+from ipam.fleet import Fleet
+from ipam.forecast import Bounds, Estimate, Forecast
+from ipam.model import Limits, Policy, Usage, Watermarks
+from ipam.pools import Pool
+from ipam.ports import Clock
+from ipam.targets import marks_of, target, units, warming
+
+PLAIN = Policy()
+AGE_S = 5.0  # how long computed marks are used, unless the node says something new
+FIRST_GUESS_S = 5.0
+LATEST_SHARE = 1 / 8
+
+
+class TimeToAddress:
+    """Smoothed, with its deviation: the time from a deficit until its addresses are known. Seconds."""
+
+    def __init__(self) -> None:
+        self._mean_s = FIRST_GUESS_S
+        self._deviation_s = 0.0
+
+    def arrived(self, seconds: float) -> None:
+        self._deviation_s += (abs(seconds - self._mean_s) - self._deviation_s) * 2 * LATEST_SHARE
+        self._mean_s += (seconds - self._mean_s) * LATEST_SHARE
+
+    @property
+    def seconds(self) -> float:
+        """What is rarely exceeded."""
+        return self._mean_s + 4 * self._deviation_s
+
+
+class Wishes:
+    """:param limits: of a pool's instance type, while they are known."""
+
+    def __init__(self, config: IpamConfig, clock: Clock, fleet: Fleet, limits: Callable[[Pool], Limits | None]) -> None:
+        self._config = config
+        self._clock = clock
+        self._fleet = fleet
+        self._limits = limits
+        self.time_to_address = TimeToAddress()
+
+    def hear(self, pool: Pool, before: Usage | None, usage: Usage) -> None:
+        """What the node's newest usage says of demand. The first one of a connection is no demand, but a state.
+
+        A pod that waits is a start, and none any more when it has got its address.
+        """
+        policy = pool.spec.policy
+        if not policy.follow_demand:
+            pool.forecast = None
+            return
+        if pool.forecast is None:
+            pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most))
+        starts = stops = 0
+        if before is not None:
+            starts = len(usage.in_use - before.in_use) + usage.pending_pods - before.pending_pods
+            stops = len(before.in_use - usage.in_use)
+        pool.forecast.observe(self._clock.now(), max(starts, 0), stops)
+        pool.wish_until = -math.inf
+
+    def marks(self, pool: Pool) -> Watermarks:
+        """The marks in force now."""
+        return pool.spec.watermarks if pool.spec.policy == PLAIN else self.estimate(pool).marks
+
+    def estimate(self, pool: Pool) -> Estimate:
+        """The marks with the reason for them."""
+        now = self._clock.monotonic()
+        if pool.wish is None or now >= pool.wish_until or pool.wished_for is not pool.spec:
+            pool.wish = self._estimate(pool)
+            pool.wish_until = now + AGE_S
+            pool.wished_for = pool.spec
+        return pool.wish
+
+    def _estimate(self, pool: Pool) -> Estimate:
+        spec = pool.spec
+        name = target(spec.policy)
+        marks = marks_of(spec.watermarks, spec.policy, units(spec, self._limits(pool)))
+        estimate = Estimate(marks, f"{name} = {getattr(spec.policy, name)}" if name else "as configured")
+        if spec.policy.follow_demand:
+            if pool.forecast is not None:
+                reach_s = self.time_to_address.seconds + self._config.coalesce_s
+                estimate = pool.forecast.estimate(self._clock.now(), marks, reach_s)
+            else:
+                estimate = Estimate(marks, "nothing was heard of this node's demand yet")
+        if spec.policy.warm_up and not pool.warmed:
+            warm = warming(estimate.marks, spec.policy)
+            estimate = Estimate(warm, f"{estimate.why}; warming up to {spec.policy.warm_up} addresses, once")
+        return estimate
+
+    def warmed(self, pool: Pool, attached: int, room: int) -> None:
+        """Ends the warm-up of a node that has had its first addresses, or all that it can hold."""
+        if pool.warmed or not pool.spec.policy.warm_up or pool.instance is None:
+            return
+        most = pool.spec.watermarks.max_allocate
+        wanted = min(pool.spec.policy.warm_up, most) if most else pool.spec.policy.warm_up
+        if attached >= wanted or not room:
+            pool.warmed = True
+            pool.wish = None
+            self._fleet.remember(f"warmed/{pool.spec.name}", {})
