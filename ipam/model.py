@@ -408,8 +408,8 @@ class Report:
     security_groups: tuple[SecurityGroup, ...] = ()
     limits: Limits | None = None
     blocked_subnets: Mapping[str, str] = field(default_factory=dict)
-    denied: bool = False
     operations: tuple[OperationCount, ...] = ()
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

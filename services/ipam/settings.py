@@ -22,11 +22,13 @@ from pydantic import (
 from pydantic_settings import SettingsConfigDict
 
 from ipam.config import IpamConfig
-from ipam.model import Limits, NodeSpec, Watermarks
+from ipam.model import Limits, NodeSpec, Policy, Watermarks
+from ipam.overrides import TARGETS, Override
 from services.runtime.settings import ServiceSettings
 
 REDIS_SCHEMES: Final = ("unix://", "redis://", "rediss://")
 _TAG_KEY_LENGTH: Final = 128
+_OWN_TYPES: Final = {"watermarks", "policy", "overrides"}
 
 
 def parse_tags(value: Any) -> Any:
@@ -100,6 +102,66 @@ class WatermarkSettings(BaseModel):
         return self
 
 
+class PolicySettings(BaseModel):
+    """How marks come about where they are not plain counts; of nodes that say nothing themselves."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    warm_addresses: int | None = Field(None, ge=0, le=4096, description="free addresses; 0: fetched for each pod")
+    warm_prefixes: int | None = Field(None, ge=0, le=256, description="free prefixes")
+    warm_interfaces: int | None = Field(None, ge=0, le=15, description="interfaces' worth of free addresses")
+    warm_up: int = Field(0, ge=0, le=4096, description="addresses that a node starts with, once")
+    follow_demand: bool = Field(False, description="free addresses follow the node's own starts and stops")
+    demand_least: int = Field(1, ge=0, le=4096, description="free addresses by demand, at least")
+    demand_most: int = Field(32, ge=0, le=4096, description="free addresses by demand, at most")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        said = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(said) > 1:
+            raise ValueError(f"{' and '.join(said)} are set; a node has one target, so leave the others out")
+        if self.demand_least > self.demand_most:
+            raise ValueError(f"demand_least ({self.demand_least}) is above demand_most ({self.demand_most})")
+        return self
+
+
+class OverrideSettings(BaseModel):
+    """What nodes with all of `match_labels` get; what is not said stays as it is for other nodes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("", max_length=63, description="for people; empty: made of the labels")
+    match_labels: Tags = Field(description="labels that a node must have, all of them")
+    watermarks: WatermarkSettings | None = Field(None, description="marks that differ")
+    policy: PolicySettings | None = Field(None, description="policies that differ")
+    first_interface_index: int | None = Field(None, ge=0, le=15, description="interfaces below it carry no pods")
+    subnet_ids: tuple[str, ...] | None = Field(None, description="subnets of new interfaces")
+    subnet_tags: Tags | None = Field(None, description="tags of these subnets")
+    security_group_ids: tuple[str, ...] | None = Field(None, description="groups of new interfaces")
+    security_group_tags: Tags | None = Field(None, description="tags of these groups")
+    exclude_interface_tags: Tags | None = Field(None, description="interfaces with all of them are left alone")
+    release_excess: bool | None = Field(None, description="give addresses back that are above the marks")
+
+    @field_validator("match_labels")
+    @classmethod
+    def _labels(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError("it matches every node; name a label, or change the service's own settings")
+        return value
+
+    def override(self) -> Override:
+        apart = {"name", "match_labels", "watermarks", "policy"}
+        spec = {name: getattr(self, name) for name in self.model_fields_set - apart if getattr(self, name) is not None}
+        labels = ",".join(f"{key}={value}" for key, value in self.match_labels.items())
+        return Override(
+            name=self.name or labels,
+            match_labels=self.match_labels,
+            watermarks=self.watermarks.model_dump(exclude_unset=True) if self.watermarks else {},
+            policy=self.policy.model_dump(exclude_unset=True) if self.policy else {},
+            spec=spec,
+        )
+
+
 class IpamSettings(ServiceSettings):
     """A cloud's own settings class adds how its accounts, regions and ids look."""
 
@@ -115,6 +177,10 @@ class IpamSettings(ServiceSettings):
     replica: str = Field("", description="this replica's name, for leadership; empty: host name and process id")
 
     watermarks: WatermarkSettings = Field(default_factory=WatermarkSettings, description="default marks of nodes")
+    policy: PolicySettings = Field(
+        default_factory=lambda: PolicySettings.model_validate({}), description="targets, warm-up and demand"
+    )
+    overrides: tuple[OverrideSettings, ...] = Field((), description="rules for nodes by their labels, in order")
     first_interface_index: int = Field(0, ge=0, le=15, description="interfaces of a lower index carry no pods")
     subnet_ids: tuple[str, ...] = Field(
         (), description="subnets of new interfaces; empty: by tags, else the node's own"
@@ -126,6 +192,11 @@ class IpamSettings(ServiceSettings):
     delete_on_termination: bool = Field(True, description="let the cloud delete interfaces with their instance")
     release_excess: bool = Field(True, description="give addresses back that are above the marks")
     release_delay_s: float = Field(180.0, ge=0, le=86400, description="how long an excess lasts before it is released")
+    release_batch: int = Field(
+        0, ge=0, le=4096, description="addresses of a node given back at once; 0: a call's worth"
+    )
+    release_interval_s: float = Field(30.0, ge=0, le=86400, description="between two batches of a node, on average")
+    release_interfaces: bool = Field(False, description="detach and delete interfaces of which no address is used")
     coalesce_s: float = Field(30.0, ge=0, le=3600, description="how long a deficit that is not urgent waits for more")
     urgent_fraction: float = Field(0.75, ge=0, le=1, description="urgent: fewer than this part of pre-allocate is free")
     resync_interval_s: float = Field(60.0, ge=1, le=86400, description="time between two full listings of the cloud")
@@ -166,19 +237,22 @@ class IpamSettings(ServiceSettings):
 
     def config(self) -> IpamConfig:
         """The domain's view of these settings; reads the limits file. Raises ValueError if it changed for the worse."""
-        same = set(IpamConfig.__dataclass_fields__) & set(type(self).model_fields) - {"watermarks"}
+        same = set(IpamConfig.__dataclass_fields__) & set(type(self).model_fields) - _OWN_TYPES
         return IpamConfig(
             **{name: getattr(self, name) for name in same},
             watermarks=self.marks(),
+            policy=Policy(**self.policy.model_dump()),
+            overrides=tuple(each.override() for each in self.overrides),
             limits_override={} if self.limits_file is None else read_limits(self.limits_file),
         )
 
     def node_defaults(self) -> NodeSpec:
         """What a node gets that sets nothing itself."""
-        same = set(NodeSpec.__dataclass_fields__) & set(type(self).model_fields) - {"watermarks"}
+        same = set(NodeSpec.__dataclass_fields__) & set(type(self).model_fields) - _OWN_TYPES
         return NodeSpec(
-            name="", instance_id="", watermarks=self.marks(), **{name: getattr(self, name) for name in same}
-        )
+            name="", instance_id="", watermarks=self.marks(), policy=Policy(**self.policy.model_dump()),
+            **{name: getattr(self, name) for name in same},
+        )  # fmt: skip
 
 
 class _TypeLimits(BaseModel):
