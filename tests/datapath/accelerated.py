@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def own_cgroup() -> Iterator[Path]:
     before = next(
         line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
     )
-    own = root / f"plimsoll-test-{os.getpid()}"
+    own = root / f"plimsoll-test-{secrets.token_hex(4)}"
     own.mkdir()
     try:
         (own / "cgroup.procs").write_text(str(os.getpid()))

@@ -16,7 +16,7 @@ from tests.datapath.coverage.branches import Branch, branches
 from tests.datapath.coverage.record import Recorder
 
 # Random ones are left out, lest a branch is taken on some days only.
-TESTS: Final = ("programs", "test_prefilter.py", "test_acceleration.py")
+TESTS: Final = ("programs", "test_acceleration.py", "test_acceleration_refused.py")
 LEFT_OUT: Final = ("programs/test_complexity.py", "programs/test_fuzz.py", "programs/test_verdicts.py")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet import UDP
+from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from datapath import layout
 from datapath.layout import (
@@ -19,6 +20,7 @@ from datapath.layout import (
     ACTION_POD,
     ACTION_TUNNEL,
     DROP_FLOW_FULL,
+    DROP_FRAGMENT_UNKNOWN,
     DROP_NAT_NO_PORT,
     DROP_NO_TUNNEL,
     DROP_TTL,
@@ -87,6 +89,20 @@ def test_no_room_for_mappings(monkeypatch: pytest.MonkeyPatch) -> None:
         dropped(bed.from_pod(A, packet), DROP_NAT_NO_PORT)
         bed.maps["nat"].delete(other.pack())
         assert forwarded(bed.from_pod(A, packet), ACTION_DEVICE, bed, "ens0").ip[UDP].sport == port
+
+
+def test_no_room_for_the_ports_of_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first goes on by itself; those that follow are of nothing known."""
+    of_fixed_size(monkeypatch, fragments=1)
+    with ProgramBed(names=("pod",)) as bed:
+        for number, follows in ((5, True), (6, False)):
+            whole = {"src": A.address4, "dst": B.address4, "id": number, "proto": 17}
+            forwarded(bed.from_pod(A, IP(flags="MF", **whole) / udp(1, 2, bytes(16))), ACTION_POD, bed, "plmb")
+            later = bed.from_pod(A, IP(frag=3, **whole) / Raw(bytes(16)))
+            if follows:
+                forwarded(later, ACTION_POD, bed, "plmb")
+            else:
+                dropped(later, DROP_FRAGMENT_UNKNOWN)
 
 
 def test_a_ring_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
