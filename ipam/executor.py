@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ipam.allocation import Allocation, Found
 from ipam.calls import Calls, Facts, subnet_of
+from ipam.dismantle import dismantle
 from ipam.errors import (
     CloudError,
     Conflict,
@@ -83,11 +84,13 @@ class Executor:
             return Done()
         calls = Calls(self._budget, self._journal, self._clock, claim, started, self._observe)
         found = Found()
+        denied = False
         try:
             try:
                 outcome = self._attempt(claim, calls, found)
             except CloudError as error:
                 outcome = self._refused(error, claim, found)
+                denied = isinstance(error, Denied)
             if isinstance(outcome, Retry):
                 calls.save()
             self._journal.complete(
@@ -95,7 +98,7 @@ class Executor:
                 Report(
                     instance=found.instance, instance_gone=found.instance_gone, subnets=found.subnets,
                     security_groups=found.security_groups, limits=found.limits, blocked_subnets=found.blocked,
-                    operations=calls.operations(),
+                    operations=calls.operations(), denied=denied,
                 ),
             )  # fmt: skip
         except (StaleFence, NotFound) as error:
@@ -115,6 +118,9 @@ class Executor:
             return Allocation(self._provider, calls, self._facts, claim, claim.node, found, tags).run()
         if kind is IntentKind.RELEASE:
             return self._release(claim, calls, found)
+        if kind is IntentKind.RELEASE_INTERFACE:
+            instance = self._read(claim, calls)
+            return dismantle(self._provider, self._journal, calls, claim, found, instance)
         found.instance = self._read(claim, calls)
         known = {subnet.id for subnet in claim.subnets}
         if any(each.subnet_id not in known for each in found.instance.interfaces):

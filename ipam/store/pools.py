@@ -138,6 +138,8 @@ def _apply(connection: Connection, changes: Changes, leader: int) -> None:
     _remove(connection, tables.intents, changes.closed_intents)
     _remove(connection, tables.dead_letters, changes.removed_dead_letters)
     _remove(connection, tables.blocks, changes.removed_blocks)
+    upsert(connection, tables.memos, [{"name": name, "body": body} for name, body in changes.memos.items()])
+    _remove(connection, tables.memos, changes.removed_memos)
 
 
 def _remove(connection: Connection, table: Table, keys: Sequence[str]) -> None:
@@ -180,6 +182,7 @@ def _load(connection: Connection) -> Stored:
         subnets=[Subnet(**row) for row in _rows(connection, tables.subnets)],
         security_groups=[SecurityGroup(**row) for row in _rows(connection, tables.security_groups)],
         blocks=[Block(**row) for row in _rows(connection, tables.blocks)],
+        memos={row["name"]: row["body"] for row in _rows(connection, tables.memos)},
     )
 
 

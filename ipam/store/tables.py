@@ -1,6 +1,6 @@
 """Tables of the pool store, as of the newest migration.
 
-    nodes      leadership      limits   subnets   security_groups   blocks   dead_letters
+    nodes      leadership      limits   subnets   security_groups   blocks   dead_letters   memos
     instances ◀── interfaces ◀── addresses          intents ◀── steps
 
 Columns are named after the fields of model.py whose values they hold. `addresses` has the members of delegated
@@ -274,6 +274,14 @@ blocks = Table(
     _text("subnet_id", primary_key=True),
     _time("until_at"),
     _text("why"),
+)
+
+
+memos = Table(
+    "memos",
+    metadata,
+    _text("name", primary_key=True),
+    _names("body"),
 )
 
 

@@ -97,6 +97,7 @@ async def pools_are_as_they_were(database: Database, version: str) -> None:
         ("fd00:1::/64", 3) if newer else ("", None)
     )
     assert stored.limits[0].card_interfaces == ((2, 1) if newer else ())
+    assert stored.memos.get("level", {}).get("why") == ("moving" if version >= "0003" else None)
     assert await store.lead("another", 10) == 2
 
 

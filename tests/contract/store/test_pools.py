@@ -296,3 +296,9 @@ def _dictionaries(fact: object) -> object:
     if isinstance(fact, tuple | list):
         return [_dictionaries(item) for item in fact]
     return dict(fact) if hasattr(fact, "keys") else fact  # type: ignore[call-overload]
+
+
+async def test_memos_are_kept_changed_and_forgotten(pools: Replica) -> None:
+    await pools.apply(memos={"level": {"level": "frozen", "until_at": 12.5}, "warmed/node-1": {}})
+    await pools.apply(memos={"level": {"level": "no-release", "until_at": 0.0}}, removed_memos=["warmed/node-1"])
+    assert (await pools.load()).memos == {"level": {"level": "no-release", "until_at": 0.0}}
