@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ipam.calls import Calls, Facts, subnet_of
+from ipam.drift import abilities, ipv6_drifts
 from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted, Throttled, Unavailable
 from ipam.model import (
     Claim,
@@ -26,8 +27,20 @@ from ipam.model import (
     Step,
     Subnet,
 )
-from ipam.plan import CallLimits, Plan, PlannedAssign, PlannedCall, Shortfall, attached, free_indices, plan_allocation
+from ipam.plan import (
+    Plan,
+    PlannedAssign,
+    PlannedCall,
+    PlannedCreate,
+    Shortfall,
+    attached,
+    call_limits,
+    free_slots,
+    plan_allocation,
+    prefix_block,
+)
 from ipam.ports import CloudProvider
+from ipam.repair import Repair
 from ipam.tags import INTENT_TAG, STEP_TAG
 
 ROUNDS = 8
@@ -71,6 +84,7 @@ class Allocation:
         self._groups = list(claim.security_groups)
         self._limits = claim.limits
         self._refreshed = False
+        self._ipv6_refused = False
         self._instance: Instance | None = claim.instance
 
     def run(self) -> Outcome:
@@ -81,6 +95,8 @@ class Allocation:
             if step.operation is Operation.CREATE_INTERFACE:
                 self._adopt(step)
         for _ in range(ROUNDS):
+            # Before pods can have them, and after single addresses came: each has one of IPv6.
+            self._bring_ipv6()
             want = self._missing()
             if want <= 0:
                 return Done()
@@ -143,15 +159,26 @@ class Allocation:
         self._groups = list(self._found.security_groups)
 
     def _plan(self, want: int) -> Plan:
-        can = self._provider.capabilities
         return plan_allocation(
-            self._spec, self._now, want=want, limits=self._limits,
-            calls=CallLimits(can.creates_interfaces, can.max_addresses_per_call, can.max_addresses_on_create),
+            self._spec, self._now, want=want, limits=self._limits, calls=call_limits(self._provider.capabilities),
             subnets=self._subnets.values(), security_groups=self._groups,
             blocked=self._claim.blocked_subnet_ids | self._found.blocked.keys(),
         )  # fmt: skip
 
     # acting
+
+    def _bring_ipv6(self) -> None:
+        """To the interfaces that lack it. What is refused is tried again by a repair; pods get IPv4 meanwhile."""
+        if self._ipv6_refused:
+            return
+        found = ipv6_drifts(
+            self._spec, self._now, can=abilities(self._provider.capabilities), subnets=self._subnets.values(),
+            limits=self._limits,
+        )  # fmt: skip
+        if found:
+            repair = Repair(self._provider, self._calls)
+            self._set(repair.run(self._now, found))
+            self._ipv6_refused = bool(repair.refused)
 
     def _carry_out(self, plan: Plan) -> None:
         """Writes the whole plan down, then does it; leaves early when the cloud's answer calls for another plan."""
@@ -164,7 +191,7 @@ class Allocation:
                 else:
                     self._add_interface(steps[0])
             except SubnetExhausted as error:
-                asked = call.count if isinstance(call, PlannedAssign) else 1 + call.secondary_count
+                asked = call.brings + isinstance(call, PlannedCreate)
                 self._exhausted(error.subnet_id or call.subnet_id, asked, error)
             except LimitReached as error:
                 self._reconsider(error)
@@ -194,39 +221,49 @@ class Allocation:
 
     def _steps_of(self, call: PlannedCall, number: int) -> list[Step]:
         if isinstance(call, PlannedAssign):
-            return [Step(number, Operation.ASSIGN_ADDRESSES, call.interface_id, {"count": call.count})]
-        token = f"{self._claim.intent.id}-{number}"
+            operation = Operation.ASSIGN_PREFIXES if call.prefix_size else Operation.ASSIGN_ADDRESSES
+            return [Step(number, operation, call.interface_id, {"count": call.count}, self._token(number))]
         create = Step(
             number, Operation.CREATE_INTERFACE, call.subnet_id,
             {
                 "security_group_ids": list(call.security_group_ids), "secondary_count": call.secondary_count,
                 "device_index": call.device_index, "network_card": call.network_card,
+                "prefix_count": call.prefix_count, "ipv6_count": call.ipv6_count,
+                "ipv6_prefix_count": call.ipv6_prefix_count,
                 "tags": {**self._tags, INTENT_TAG: self._claim.intent.id, STEP_TAG: str(number)},
             },
-            client_token=token,
+            client_token=self._token(number),
         )  # fmt: skip
         steps = [create, Step(number + 1, Operation.ATTACH_INTERFACE, self._spec.instance_id, {"create": number})]
         if self._protects:
             steps.append(Step(number + 2, Operation.PROTECT_INTERFACE, self._spec.instance_id, {"create": number}))
         return steps
 
+    def _token(self, number: int) -> str:
+        return f"{self._claim.intent.id}-{number}"
+
     @property
     def _protects(self) -> bool:
         return self._spec.delete_on_termination and self._provider.capabilities.delete_on_termination
 
     def _assign(self, call: PlannedAssign, step: Step) -> None:
+        assign = self._provider.assign_prefixes if call.prefix_size else self._provider.assign_addresses
         new = self._calls.mutate(
-            Operation.ASSIGN_ADDRESSES,
-            lambda: self._provider.assign_addresses(interface_id=call.interface_id, count=call.count),
+            step.operation,
+            lambda: assign(interface_id=call.interface_id, count=call.count, client_token=step.client_token),
             subnet_id=subnet_of(self._now, call.interface_id),
-            addresses=call.count,
+            addresses=call.brings,
         )
-        self._calls.settle(replace(step, result={"addresses": list(new)}))
-        interfaces = tuple(
-            replace(each, addresses=(*each.addresses, *new)) if each.id == call.interface_id else each
-            for each in self._now.interfaces
-        )
-        self._set(replace(self._now, interfaces=interfaces))
+        self._calls.settle(replace(step, result={"prefixes" if call.prefix_size else "addresses": list(new)}))
+        interfaces = []
+        for each in self._now.interfaces:
+            if each.id == call.interface_id and call.prefix_size:
+                interfaces.append(replace(each, prefixes=(*each.prefixes, *new)))
+            elif each.id == call.interface_id:
+                interfaces.append(replace(each, addresses=(*each.addresses, *new)))
+            else:
+                interfaces.append(each)
+        self._set(replace(self._now, interfaces=tuple(interfaces)))
 
     def _add_interface(self, step: Step) -> None:
         created = self._create(step)
@@ -243,34 +280,36 @@ class Allocation:
     def _create(self, step: Step) -> CloudInterface:
         arguments = step.arguments
         groups, tags = arguments["security_group_ids"], arguments["tags"]
-        count = arguments["secondary_count"]
+        count = _number(arguments, "secondary_count")
+        # Only what is asked for is named: a cloud without it has no such argument.
+        more = {name: _number(arguments, name) for name in ("prefix_count", "ipv6_count", "ipv6_prefix_count")}
+        more = {name: number for name, number in more.items() if number}
         assert isinstance(groups, list)
         assert isinstance(tags, Mapping)
-        assert isinstance(count, (int, float))
         return self._calls.mutate(
             Operation.CREATE_INTERFACE,
             lambda: self._provider.create_interface(
-                subnet_id=step.target, security_group_ids=groups, secondary_count=int(count), tags=tags,
-                description=f"pods of {self._spec.name}", client_token=step.client_token,
+                subnet_id=step.target, security_group_ids=groups, secondary_count=count, tags=tags,
+                description=f"pods of {self._spec.name}", client_token=step.client_token, **more,
             ),
             subnet_id=step.target,
-            addresses=int(count),
+            addresses=count + more.get("prefix_count", 0) * self._provider.capabilities.prefix_size,
         )  # fmt: skip
 
     def _attach(self, step: Step, created: CloudInterface) -> None:
-        """Attaches at the planned index, or at the next one that is free. Raises LimitReached when none is."""
-        planned = step.arguments.get("device_index")
-        index = int(planned) if isinstance(planned, (int, float)) else -1
+        """Attaches at the planned place, or at the next one that is free. Raises LimitReached when none is."""
+        place = _number(step.arguments, "network_card"), _number(step.arguments, "device_index", -1)
         for _ in range(ROUNDS):
             assert self._limits is not None
-            free = free_indices(self._spec, self._now, self._limits)
+            free = free_slots(self._spec, self._now, self._limits)
             if not free:
                 raise LimitReached("no device index is free", operation=Operation.ATTACH_INTERFACE)
-            index = index if index in free else free[0]
+            place = place if place in free else free[0]
             try:
                 interface = self._calls.mutate(
-                    Operation.ATTACH_INTERFACE, lambda at=index: self._provider.attach_interface(  # type: ignore[misc]
-                        interface_id=created.id, instance_id=self._spec.instance_id, device_index=at, network_card=0
+                    Operation.ATTACH_INTERFACE, lambda at=place: self._provider.attach_interface(  # type: ignore[misc]
+                        interface_id=created.id, instance_id=self._spec.instance_id, device_index=at[1],
+                        network_card=at[0],
                     ),
                     subnet_id=created.subnet_id,
                 )  # fmt: skip
@@ -280,9 +319,12 @@ class Allocation:
                     return
                 continue
             interface = replace(
-                interface, addresses=interface.addresses or created.addresses, tags=interface.tags or created.tags
-            )
-            interfaces = sorted((*self._now.interfaces, interface), key=lambda each: each.device_index)
+                interface, addresses=interface.addresses or created.addresses, tags=interface.tags or created.tags,
+                prefixes=interface.prefixes or created.prefixes,
+                ipv6_addresses=interface.ipv6_addresses or created.ipv6_addresses,
+                ipv6_prefixes=interface.ipv6_prefixes or created.ipv6_prefixes,
+            )  # fmt: skip
+            interfaces = sorted((*self._now.interfaces, interface), key=_place)
             self._set(replace(self._now, interfaces=tuple(interfaces)))
             return
         raise LimitReached("every device index is taken by others", operation=Operation.ATTACH_INTERFACE)
@@ -339,6 +381,7 @@ class Allocation:
                 self._discard(step, str(interface_id))
         except SubnetExhausted as error:
             self._block(error.subnet_id or step.target, error)
+            self._calls.settle(replace(step, result={"void": True}))
         except LimitReached as error:
             self._reconsider(error)
         except (Gone, Conflict, Rejected):
@@ -347,16 +390,21 @@ class Allocation:
 
     # learning from refusals
 
-    def _exhausted(self, subnet_id: str, asked: int, error: CloudError) -> None:
-        """The subnet holds less than was thought. What it still has can be planned for; else it is passed over."""
+    def _exhausted(self, subnet_id: str, asked: int, error: SubnetExhausted) -> None:
+        """The subnet holds less than was thought. What it still has can be planned for; else it is passed over.
+
+        One without a whole block is passed over for prefixes: a sibling has some, or single addresses have to do."""
+        if error.prefixes:
+            self._block(subnet_id, error)
+            return
         self._facts.forget()
         self._refresh_subnets()
         subnet = self._subnets.get(subnet_id)
         if subnet is None or not 0 < subnet.free < asked:
             self._block(subnet_id, error)
 
-    def _block(self, subnet_id: str, error: CloudError) -> None:
-        self._found.blocked[subnet_id] = error.message
+    def _block(self, subnet_id: str, error: SubnetExhausted) -> None:
+        self._found.blocked[prefix_block(subnet_id) if error.prefixes else subnet_id] = error.message
 
     def _look_again(self, error: Gone) -> None:
         """An interface, a subnet or a group that was planned with is no more. Raises Gone if it is none of these."""
@@ -378,6 +426,15 @@ class Allocation:
             raise error from None  # the limits come from an override
         if (self._instance, self._limits) == (before, limits):
             raise error
+
+
+def _number(arguments: Mapping[str, object], name: str, default: int = 0) -> int:
+    number = arguments.get(name)
+    return int(number) if isinstance(number, (int, float)) else default
+
+
+def _place(interface: CloudInterface) -> tuple[int, int]:
+    return interface.network_card, interface.device_index
 
 
 def _outcome_of(plan: Plan) -> Outcome:
