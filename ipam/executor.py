@@ -44,6 +44,8 @@ from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
 from ipam.tags import CLUSTER_TAG, NODE_TAG
 
 LIMIT_RETRY_S = 60.0
+# The service merges a page without a pause, and nodes wait meanwhile: a cloud's own pages may hold a thousand.
+INSTANCES_A_PAGE = 10
 
 
 class Executor:
@@ -227,8 +229,9 @@ class Executor:
             pages = self._provider.inventory()
             held: tuple[Sequence[Instance], Sequence[CloudInterface]] = ((), ())
             while (page := calls.read("read-inventory", lambda: next(pages, None))) is not None:
-                yield Inventory(tuple(held[0]), tuple(held[1]), subnets, groups, started_at, last=False)
-                held, subnets, groups = page, (), ()
+                for part in small_pages(*page):
+                    yield Inventory(tuple(held[0]), tuple(held[1]), subnets, groups, started_at, last=False)
+                    held, subnets, groups = part, (), ()
         except Exception as error:
             failed.append(error)
             raise
@@ -251,3 +254,12 @@ class Executor:
             except (Gone, Conflict, Rejected, SubnetExhausted):
                 continue  # deleted by somebody else, or attached meanwhile: not a leak
         return Done()
+
+
+def small_pages(
+    instances: Sequence[Instance], detached: Sequence[CloudInterface]
+) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
+    """The same in small pages; a cloud's page that holds nothing stays one."""
+    for start in range(0, max(len(instances), len(detached), 1), INSTANCES_A_PAGE):
+        end = start + INSTANCES_A_PAGE
+        yield instances[start:end], detached[start:end]
