@@ -21,8 +21,8 @@ bpf: setup  ## Build the eBPF programs
 lab: cni bpf  ## Run a whole Plimsoll on this machine; ARGS="--nodes 5 --pods 20 --once"
 	@$(PY) -m lab $(ARGS)
 
-test: cni bpf  ## Run all tests; ARGS="-k watermarks" runs some
-	@$(PY) -m pytest $(ARGS)
+test: cni bpf  ## Run all tests on two cores; ARGS="-k watermarks" runs some, ARGS=-n0 one after the other
+	@$(PY) -m pytest -n 2 $(ARGS)
 
 coverage: setup  ## Tell which branches of the eBPF programs no test takes
 	@$(PY) -m tests.datapath.coverage

@@ -112,6 +112,16 @@ def set_sysctls(values: dict[str, str]) -> None:
 
 def _prepare_run_netns() -> None:
     RUN_NETNS.mkdir(mode=0o755, exist_ok=True)
+    folder = os.open(RUN_NETNS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # As iproute2 does: of two that find no mount point, the second would cover the namespaces of the first.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        _share_run_netns()
+    finally:
+        os.close(folder)
+
+
+def _share_run_netns() -> None:
     try:
         _call("mount", b"", bytes(RUN_NETNS), b"none", _MS_SHARED | _MS_REC, None)
     except OSError as err:

@@ -17,18 +17,29 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import hypothesis
 import psycopg
 import pytest
 
 from services.runtime.redis import RedisServer
+from tests.parallel import Shared
 
 _database_numbers = itertools.count(1)
+
+# How long an example takes says what else the machine does; this keeps all else of the profile in force, such as CI's.
+hypothesis.settings.register_profile("patient", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tool(*names): needs these programs")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared | None:
+    return Shared(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
