@@ -125,6 +125,9 @@ def _problems(nodes: list[View], ipam: list[View], daemons: list[View]) -> list[
         names = ", ".join(one["service"] for one in ipam)
         found.append(_problem("leader", f"no replica leads among {names}", "see the replicas' logs; is the store up?"))
     for one in ipam:
+        if one["level"] != "normal":
+            message = f"is at level {one['level']}, {one['level_why']}"
+            found.append(_problem(one["service"], message, "plimsoll ipam level show"))
         if one["dead_letters"]:
             message = f"{one['dead_letters']} intents gave up"
             found.append(_problem(one["service"], message, "plimsoll queue dead-letters list"))

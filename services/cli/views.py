@@ -127,7 +127,28 @@ def pool_view(service: str, pool: ipam.Pool) -> View:
             "max_allocate": marks.max_allocate,
             "max_above_watermark": marks.max_above_watermark,
         },
+        "marks": {
+            "pre_allocate": pool.marks.pre_allocate,
+            "min_allocate": pool.marks.min_allocate,
+            "max_allocate": pool.marks.max_allocate,
+            "max_above_watermark": pool.marks.max_above_watermark,
+        },
+        "marks_why": pool.marks_why,
+        "overrides": list(pool.overrides),
         "interfaces": [interface_view(interface) for interface in pool.interfaces],
+    }
+
+
+def level_view(degradation: ipam.Degradation) -> View:
+    def named(number: int) -> str:
+        return word(ipam.DegradationLevel, "DEGRADATION_LEVEL_", number) if number else "normal"
+
+    return {
+        "level": named(degradation.level),
+        "level_by_hand": named(degradation.by_hand),
+        "level_by_budget": named(degradation.by_budget),
+        "level_why": degradation.why,
+        "level_until": moment(degradation, "until"),
     }
 
 
@@ -148,6 +169,7 @@ def ipam_status_view(service: str, status: ipam.GetStatusResponse) -> View:
         "throttled": sum(one.throttled for one in operations),
         "failed": sum(one.failed for one in operations),
         "last_resync_at": moment(status, "last_resync_at"),
+        **level_view(status.degradation),
         "operations": [
             {"operation": one.operation, "calls": one.calls, "throttled": one.throttled, "failed": one.failed}
             for one in operations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from ipam.degradation import Degradation
+from ipam.errors import InvalidInput
 from ipam.model import Finding, Level
-from ipam.views import PoolView, Status, SubnetView
-from services.api.ipam.convert import interface_to, node_spec_to, timestamp
+from ipam.views import LevelView, PoolView, Status, SubnetView
+from services.api.ipam.convert import interface_to, node_spec_to, timestamp, watermarks_to
 from services.api.ipam.convert_work import operation_to
 from services.api.ipam.v1 import ipam_pb2 as pb
 
@@ -14,6 +16,14 @@ _LEVELS: Final = {
     Level.OK: pb.FINDING_LEVEL_OK,
     Level.WAITING: pb.FINDING_LEVEL_WAITING,
     Level.PROBLEM: pb.FINDING_LEVEL_PROBLEM,
+}
+
+
+LEVELS: Final = {
+    Degradation.NORMAL: pb.DEGRADATION_LEVEL_NORMAL,
+    Degradation.NO_RELEASE: pb.DEGRADATION_LEVEL_NO_RELEASE,
+    Degradation.NO_MUTATION: pb.DEGRADATION_LEVEL_NO_MUTATION,
+    Degradation.FROZEN: pb.DEGRADATION_LEVEL_FROZEN,
 }
 
 
@@ -36,6 +46,9 @@ def pool_to(view: PoolView) -> pb.Pool:
         open_intents=view.open_intents,
         last_error=view.last_error,
         last_synced_at=timestamp(view.last_synced_at),
+        marks=watermarks_to(view.marks),
+        marks_why=view.marks_why,
+        overrides=view.overrides,
     )
 
 
@@ -59,7 +72,26 @@ def status_to(status: Status, *, cloud: str, account: str, region: str) -> pb.Ge
         operations=[operation_to(each) for each in status.operations],
         subnets=[_subnet_to(each) for each in status.subnets],
         last_resync_at=timestamp(status.last_resync_at),
+        degradation=level_to(status.level),
     )
+
+
+def level_to(view: LevelView) -> pb.Degradation:
+    return pb.Degradation(
+        level=LEVELS[view.level],
+        by_hand=LEVELS[view.by_hand],
+        by_budget=LEVELS[view.by_budget],
+        why=view.why,
+        until=timestamp(view.until_at),
+    )
+
+
+def level_from(number: int) -> Degradation:
+    """Raises InvalidInput for none, and for one that this release does not know."""
+    for level, known in LEVELS.items():
+        if known == number:
+            return level
+    raise InvalidInput("no level is named", field="level", remedy="use normal, no-release, no-mutation or frozen")
 
 
 def _subnet_to(subnet: SubnetView) -> pb.SubnetStatus:

@@ -11,12 +11,13 @@ import structlog
 
 from ipam.errors import InvalidInput
 from ipam.model import DeadLetter, Intent, NodeSpec
+from ipam.overrides import overridden
 from ipam.service import PoolService
 from services.api.ipam import convert_work
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
 from services.ipam import reports
-from services.ipam.convert import finding_to, pool_to, status_to
+from services.ipam.convert import finding_to, level_from, level_to, pool_to, status_to
 from services.ipam.pages import page
 from services.ipam.topics import PoolTopics
 from services.runtime.server import identity, require_node
@@ -43,7 +44,9 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         self, request_iterator: AsyncIterator[pb.WatchRequest], context: Context
     ) -> AsyncIterator[Any]:
         opened = await _first(request_iterator)
-        spec = reports.node_spec_from(opened.node, self._defaults)
+        reports.check_labels(opened.node)
+        defaults = overridden(self._defaults, self._service.config.overrides, opened.node.labels)
+        spec = reports.node_spec_from(opened.node, defaults)
         require_node(identity(context), spec.name)
         session = await self._service.announce(spec, reports.usage_from(opened.usage))
         subscription = self._topics.subscribe(spec.name, Position.from_proto(opened.position))
@@ -131,6 +134,11 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         self, request: pb.ReplayDeadLetterRequest, context: Context
     ) -> pb.ReplayDeadLetterResponse:
         return pb.ReplayDeadLetterResponse(intent_id=await self._service.replay(request.id))
+
+    async def SetLevel(self, request: pb.SetLevelRequest, context: Context) -> pb.SetLevelResponse:  # noqa: N802
+        lasts_s = request.lasts.ToNanoseconds() / 1e9 if request.HasField("lasts") else 0.0
+        view = await self._service.set_level(level_from(request.level), lasts_s=lasts_s, why=request.why)
+        return pb.SetLevelResponse(degradation=level_to(view))
 
 
 async def _first(requests: AsyncIterator[pb.WatchRequest]) -> pb.WatchRequest.Open:

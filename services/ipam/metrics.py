@@ -18,6 +18,10 @@ _DURATION_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _POOL_GAUGES: dict[str, tuple[str, Callable[[PoolView], float]]] = {
     "addresses_attached": ("Addresses attached to the node.", lambda view: view.attached),
     "addresses_needed": ("Addresses that the node lacks by its marks.", lambda view: view.needed),
+    "addresses_kept_free": (
+        "Addresses kept free beyond those in use, by the marks in force.",
+        lambda view: view.marks.pre_allocate,
+    ),
     "addresses_excess": ("Addresses that the node has above its marks.", lambda view: view.excess),
     "addresses_capacity": ("Addresses that the instance can hold; 0 while unknown.", lambda view: view.capacity),
     "pending_pods": ("Pods of the node that wait for an address.", lambda view: view.pending_pods),
@@ -121,6 +125,14 @@ def _of_status(status: Status) -> Iterator[Metric]:
     ):
         nodes.add_metric([category], count)
     yield nodes
+    level = GaugeMetricFamily(
+        "plimsoll_ipam_degradation_level",
+        "How much is left out: 0 nothing, 1 releases, 2 all changes, 3 all calls; by who asked for it.",
+        labels=["by"],
+    )
+    for source, value in (("hand", status.level.by_hand), ("budget", status.level.by_budget)):
+        level.add_metric([source], float(value))
+    yield level
     yield _gauge("dead_letters", "Intents that gave up and were not replayed.", status.dead_letters)
     yield _gauge("last_resync_timestamp_seconds", "When the last full listing ended; 0: never.", status.last_resync_at)
     free = GaugeMetricFamily("plimsoll_ipam_subnet_free", "Free addresses of a subnet.", labels=["subnet", "zone"])

@@ -9,6 +9,7 @@ from typing import Final
 
 from ipam.errors import InvalidInput
 from ipam.model import NodeSpec, Usage
+from ipam.overrides import TARGETS
 from services.api.ipam import convert
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.watch.v1 import watch_pb2
@@ -38,6 +39,7 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
     """Raises InvalidInput for what is missing, and for what is too much; what it means is checked by the domain."""
     for field in ("name", "instance_id", "instance_type"):
         _check_text(f"node.{field}", getattr(message, field))
+    _check_policy(message.policy)
     for field in ("subnet_ids", "security_group_ids"):
         _check_items(f"node.{field}", getattr(message, field))
     for field in ("subnet_tags", "security_group_tags", "exclude_interface_tags", "labels"):
@@ -45,6 +47,27 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
         _check_items(f"node.{field}", table)
         _check_items(f"node.{field}", table.values())
     return convert.node_spec_from(message, defaults)
+
+
+def _check_policy(message: pb.Policy) -> None:
+    said = {field.name for field, _ in message.ListFields()}
+    targets = [name for name in TARGETS if name in said]
+    if len(targets) > 1:
+        raise InvalidInput(
+            f"{' and '.join(targets)} are set", field=f"node.policy.{targets[1]}",
+            remedy="a node has one target: leave the others out",
+        )  # fmt: skip
+    for field, value in message.ListFields():
+        if value > ADDRESSES_MAX:
+            raise InvalidInput(
+                f"{field.name} is {value}", field=f"node.policy.{field.name}", remedy=f"use at most {ADDRESSES_MAX}"
+            )
+
+
+def check_labels(message: pb.NodeSpec) -> None:
+    """Before rules are looked up by them. Raises InvalidInput."""
+    _check_items("node.labels", message.labels)
+    _check_items("node.labels", message.labels.values())
 
 
 def errors_from(message: watch_pb2.Ack) -> dict[str, str]:

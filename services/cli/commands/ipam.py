@@ -1,4 +1,4 @@
-"""plimsoll ipam pool list|show, status, resync, intents, explain"""
+"""plimsoll ipam pool list|show, status, resync, intents, level show|set, explain"""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 app = group("Pools of addresses, and why a node or pod has none.")
 pool_app = group("Pools of nodes.")
 app.add_typer(pool_app, name="pool", rich_help_panel=None)
+level_app = group("How much of its work an IPAM service does.")
+app.add_typer(level_app, name="level", rich_help_panel=None)
+LEVELS = ("normal", "no-release", "no-mutation", "frozen")
 
 
 @pool_app.command("list")
@@ -68,7 +71,14 @@ def pool_show(node: Node, service: IpamName = None, context: ContextFile = None,
         found,
         json,
         Table.of_pairs(
-            {**pairs, "watermarks": found["watermarks"], "last_synced": age(found["last_synced_at"])},
+            {
+                **pairs,
+                "watermarks": found["watermarks"],
+                "marks in force": found["marks"],
+                "because": found["marks_why"],
+                "overrides": ", ".join(found["overrides"]),
+                "last_synced": age(found["last_synced_at"]),
+            },
             title=f"pool of {node}",
         ),
         Table.of(interfaces, columns, title="interfaces", empty="no interfaces yet"),
@@ -112,6 +122,65 @@ def status(service: IpamName = None, context: ContextFile = None, json: Json = F
             ),
         ]
     show(found, json, *tables)
+
+
+@level_app.command("show")
+def level_show(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
+    """Show the level of each IPAM service, and who set it."""
+    from services.cli import context as contexts
+    from services.cli.overview import ipam_statuses
+    from services.cli.render import Table, aged, show
+
+    found = [
+        {key: value for key, value in one.items() if key == "service" or key.startswith("level")}
+        for one in ipam_statuses(contexts.current(context), service)
+        if one["leader"]
+    ]
+    columns = {
+        "service": "service",
+        "level": "level",
+        "by hand": "level_by_hand",
+        "by budget": "level_by_budget",
+        "until": aged("level_until"),
+        "why": "level_why",
+    }
+    show(found, json, Table.of(found, columns, empty="no replica leads"))
+
+
+@level_app.command("set")
+def level_set(
+    level: Annotated[str, typer.Argument(metavar="LEVEL", help=f"One of {', '.join(LEVELS)}.")],
+    lasts: Annotated[float, typer.Option("--for", min=0, help="Seconds until it ends by itself; 0: never.")] = 3600.0,
+    why: Annotated[str, typer.Option(help="For those who see it.")] = "",
+    service: IpamName = None,
+    context: ContextFile = None,
+    json: Json = False,
+) -> None:
+    """Have a service do less: no-release, no-mutation, frozen; or all of its work again: normal."""
+    from google.protobuf.duration_pb2 import Duration
+
+    from services.api.ipam.v1 import ipam_pb2 as pb
+    from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
+    from services.cli import context as contexts
+    from services.cli.connect import DEADLINE_S, of_leaders, stub_of
+    from services.cli.context import Service
+    from services.cli.errors import Usage
+    from services.cli.render import show
+    from services.cli.views import level_view
+
+    if level not in LEVELS:
+        raise Usage(f"{level!r} is no level", remedy=f"use one of {', '.join(LEVELS)}")
+    number = pb.DegradationLevel.Value("DEGRADATION_LEVEL_" + level.upper().replace("-", "_"))
+    duration = Duration()
+    duration.FromNanoseconds(int(lasts * 1e9))
+
+    def ask(one: Service) -> View:
+        with stub_of(one, IpamServiceStub) as stub:
+            answer = stub.SetLevel(pb.SetLevelRequest(level=number, lasts=duration, why=why), timeout=DEADLINE_S)
+        return {"service": one.name, **level_view(answer.degradation)}
+
+    found = of_leaders(contexts.current(context).need_ipam(service), ask)
+    show(found, json, "\n".join(f"{one['service']}: level {one['level']}" for one in found))
 
 
 @app.command()
