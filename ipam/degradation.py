@@ -49,6 +49,7 @@ _FIRST_LEFT_OUT = {
     IntentKind.RELEASE_INTERFACE: Degradation.NO_RELEASE,
     IntentKind.COLLECT: Degradation.NO_RELEASE,
     IntentKind.ALLOCATE: Degradation.NO_MUTATION,
+    IntentKind.REPAIR: Degradation.NO_MUTATION,
     IntentKind.SYNC_INSTANCE: Degradation.FROZEN,
     IntentKind.RESYNC: Degradation.FROZEN,
 }

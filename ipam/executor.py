@@ -9,10 +9,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ipam.allocation import Allocation, Found
 from ipam.calls import Calls, Facts, subnet_of
 from ipam.dismantle import dismantle
+from ipam.drift import abilities, drifts
 from ipam.errors import (
     CloudError,
     Conflict,
@@ -34,13 +36,16 @@ from ipam.model import (
     Instance,
     IntentKind,
     Inventory,
+    NodeSpec,
     Operation,
     Outcome,
     Report,
     Retry,
     Step,
+    members,
 )
 from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
+from ipam.repair import Repair
 from ipam.tags import CLUSTER_TAG, NODE_TAG
 
 LIMIT_RETRY_S = 60.0
@@ -127,7 +132,20 @@ class Executor:
         known = {subnet.id for subnet in claim.subnets}
         if any(each.subnet_id not in known for each in found.instance.interfaces):
             found.subnets = tuple(self._facts.subnets(calls))
+        if kind is IntentKind.REPAIR:
+            return self._repair(claim, claim.node, calls, found, found.instance)
         return Done()
+
+    def _repair(self, claim: Claim, spec: NodeSpec, calls: Calls, found: Found, instance: Instance) -> Outcome:
+        """Sets right what differs in the instance as it is now; an earlier attempt may have done part of it."""
+        groups = claim.security_groups or self._facts.security_groups(calls)
+        wrong = drifts(
+            spec, instance, can=abilities(self._provider.capabilities), cluster=self._tags[CLUSTER_TAG],
+            tags=self._tags, groups=groups, subnets=found.subnets or claim.subnets, limits=claim.limits,
+        )  # fmt: skip
+        repair = Repair(self._provider, calls)
+        found.instance = repair.run(instance, wrong)
+        return GiveUp("; ".join(repair.refused)) if repair.refused else Done()
 
     def _refused(self, error: CloudError, claim: Claim, found: Found) -> Outcome:
         where = f"{error.operation or 'a call'} ({error.code})" if error.code else error.operation or "a call"
@@ -170,6 +188,10 @@ class Executor:
                 number = calls.next_number + len(steps)
                 part = leaving[start : start + chunk]
                 steps.append(Step(number, Operation.UNASSIGN_ADDRESSES, interface.id, {"addresses": part}))
+            whole = [prefix for prefix in interface.prefixes if allowed.issuperset(members(prefix))]
+            if whole:
+                number = calls.next_number + len(steps)
+                steps.append(Step(number, Operation.UNASSIGN_PREFIXES, interface.id, {"prefixes": whole}))
         if steps:
             calls.write_down(steps)
         for step in steps:
@@ -179,25 +201,32 @@ class Executor:
         return Done()
 
     def _unassign(self, claim: Claim, calls: Calls, instance: Instance, step: Step) -> Instance:
-        leaving = step.arguments["addresses"]
+        what = "prefixes" if step.operation is Operation.UNASSIGN_PREFIXES else "addresses"
+        leaving = step.arguments[what]
         assert isinstance(leaving, list)
+        provider, target = self._provider, step.target
+        call = (
+            partial(provider.unassign_prefixes, interface_id=target, prefixes=leaving)
+            if what == "prefixes"
+            else partial(provider.unassign_addresses, interface_id=target, addresses=leaving)
+        )
+        size = provider.capabilities.prefix_size if what == "prefixes" else 1
         try:
-            calls.mutate(
-                Operation.UNASSIGN_ADDRESSES,
-                lambda: self._provider.unassign_addresses(interface_id=step.target, addresses=leaving),
-                subnet_id=subnet_of(instance, step.target),
-                addresses=len(leaving),
-            )
+            calls.mutate(step.operation, call, subnet_id=subnet_of(instance, target), addresses=len(leaving) * size)
         except (Gone, Rejected, Conflict):
             instance = self._read(claim, calls)
-            left = {address for each in instance.interfaces for address in each.addresses}
+            left = {one for each in instance.interfaces for one in (*each.addresses, *each.prefixes)}
             if left & set(leaving):
                 raise
         calls.settle(replace(step, result={}))
         gone = frozenset(leaving)
         interfaces = tuple(
-            replace(each, addresses=tuple(a for a in each.addresses if a not in gone))
-            if each.id == step.target
+            replace(
+                each,
+                addresses=tuple(one for one in each.addresses if one not in gone),
+                prefixes=tuple(one for one in each.prefixes if one not in gone),
+            )
+            if each.id == target
             else each
             for each in instance.interfaces
         )

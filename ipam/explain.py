@@ -8,7 +8,7 @@ from ipam.config import IpamConfig
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Finding, IntentKind, Level
 from ipam.overrides import matching
-from ipam.plan import CallLimits, Shortfall, plan_allocation
+from ipam.plan import Shortfall, plan_allocation, prefix_block
 from ipam.pools import Pool
 from ipam.review import Reviewer, patience
 from ipam.watermarks import excess, needed
@@ -28,6 +28,7 @@ def explain(fleet: Fleet, reviewer: Reviewer, config: IpamConfig, pool: Pool, *,
         findings += _hidden(fleet, pool)
     if missing:
         findings += _facts(fleet, reviewer, pool, now)
+    findings += _blocks(fleet, pool, now, missing)
     opened = fleet.intents.get(pool.intent_id)
     if opened is not None:
         findings += _intent(opened, now)
@@ -146,19 +147,30 @@ def _facts(fleet: Fleet, reviewer: Reviewer, pool: Pool, now: float) -> Iterator
         return
     plan = plan_allocation(
         pool.spec, pool.instance, want=reviewer.want(pool), limits=limits,
-        calls=CallLimits(True, limits.ipv4_per_interface, limits.ipv4_per_interface),
+        calls=reviewer.call_limits(),
         subnets=fleet.subnets.values(), security_groups=list(fleet.groups.values()), blocked=fleet.blocked(now),
     )  # fmt: skip
     if plan.shortfall is Shortfall.NO_SUBNET:
         yield Finding(Level.PROBLEM, "subnet", plan.why, plan.remedy)
     elif plan.shortfall is Shortfall.NO_SECURITY_GROUP:
         yield Finding(Level.PROBLEM, "security-group", plan.why, plan.remedy)
-    for subnet_id, (block, until) in fleet.blocks.items():
-        subnet = fleet.subnets.get(subnet_id)
-        if subnet is not None and (subnet.zone, subnet.vpc_id) == (pool.instance.zone, pool.instance.vpc_id):
-            yield Finding(
-                Level.WAITING, "subnet", f"{subnet_id} is passed over for {max(until - now, 0):.0f} s: {block.why}"
-            )
+
+
+def _blocks(fleet: Fleet, pool: Pool, now: float, missing: bool) -> Iterator[Finding]:
+    """Subnets within reach that are passed over. Without prefixes a node does even when it lacks nothing."""
+    if pool.instance is None:
+        return
+    for subnet in fleet.subnets.values():
+        if (subnet.zone, subnet.vpc_id) != (pool.instance.zone, pool.instance.vpc_id):
+            continue
+        keys = {subnet.id: ""} if missing else {}
+        keys |= {prefix_block(subnet.id): " for prefixes"} if pool.spec.prefix_delegation else {}
+        for key, what in keys.items():
+            if key in fleet.blocks:
+                block, until = fleet.blocks[key]
+                left_s = max(until - now, 0)
+                why = f"{subnet.id} is passed over{what} for {left_s:.0f} s: {block.why}"
+                yield Finding(Level.WAITING, "subnet", why)
 
 
 def _intent(opened: OpenIntent, now: float) -> Iterator[Finding]:

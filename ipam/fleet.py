@@ -25,7 +25,9 @@ from ipam.model import (
     OperationCount,
     SecurityGroup,
     Subnet,
+    members,
 )
+from ipam.plan import pod_addresses
 from ipam.pools import Pool
 from ipam.ports import Block, Changes, Stored
 
@@ -154,7 +156,9 @@ class Fleet:
             pool = self.pools[spec.name] = Pool(spec)
             self.mark("node", spec.name)
         elif pool.spec != spec:
+            before = pool.addresses()
             pool.spec = spec
+            self._settle(pool, before, pool.addresses())  # primary addresses may carry pods now, or no more
             self.mark("node", spec.name)
             self.told.add(spec.name)
         self.nodes[spec.instance_id] = spec.name
@@ -213,11 +217,11 @@ class Fleet:
         disputed = set()
         seen: set[str] = set()
         if self.disputes:
-            claimed = {address for each in instance.interfaces for address in each.addresses}
+            claimed = {address for each in instance.interfaces for address in pod_addresses(pool.spec, each)}
             for address in [a for a, node in self.disputes.items() if node == name and a not in claimed]:
                 del self.disputes[address]
         for interface in instance.interfaces:
-            for address in interface.addresses:
+            for address in pod_addresses(pool.spec, interface):
                 owner = self.owners.get(address, name)
                 if owner != name and self.pools[owner].gone:
                     self.drop_instance(self.pools[owner])  # the cloud has said so twice, in two ways
@@ -232,11 +236,7 @@ class Fleet:
                 seen.add(address)
         if not disputed:
             return instance
-        interfaces = tuple(
-            replace(each, addresses=tuple(a for a in each.addresses if a not in disputed))
-            for each in instance.interfaces
-        )
-        return replace(instance, interfaces=interfaces)
+        return replace(instance, interfaces=tuple(_without(each, disputed) for each in instance.interfaces))
 
     def _settle(self, pool: Pool, old: frozenset[str], new: frozenset[str]) -> None:
         for address in old - new:
@@ -253,9 +253,9 @@ class Fleet:
     def _count_free(self, old: Iterable[CloudInterface], new: Iterable[CloudInterface]) -> None:
         change: Counter[str] = Counter()
         for interface in new:
-            change[interface.subnet_id] += 1 + len(interface.addresses)
+            change[interface.subnet_id] += 1 + len(interface.all_addresses)
         for interface in old:
-            change[interface.subnet_id] -= 1 + len(interface.addresses)
+            change[interface.subnet_id] -= 1 + len(interface.all_addresses)
         for subnet_id, count in change.items():
             if count and subnet_id in self.subnets:
                 subnet = self.subnets[subnet_id]
@@ -319,7 +319,7 @@ class Fleet:
                 continue
             self.subnets[subnet.id] = subnet
             self.mark("subnet", subnet.id)
-            if known is None or (known.cidr, known.vpc_cidrs) != (subnet.cidr, subnet.vpc_cidrs):
+            if known is None or _told_of(known) != _told_of(subnet):
                 self.told.update(self.pools)  # what is told of an interface tells of its subnet
         for group in groups:
             if self.groups.get(group.id) != group:
@@ -353,6 +353,21 @@ class Fleet:
             totals[0] += each.calls
             totals[1] += each.throttled
             totals[2] += each.failed
+
+
+def _without(interface: CloudInterface, disputed: set[str]) -> CloudInterface:
+    """A prefix goes whole, and with a disputed primary address the interface carries no pods."""
+    return replace(
+        interface,
+        addresses=tuple(each for each in interface.addresses if each not in disputed),
+        prefixes=tuple(each for each in interface.prefixes if disputed.isdisjoint(members(each))),
+        status="disputed" if interface.primary_address in disputed else interface.status,
+    )
+
+
+def _told_of(subnet: Subnet) -> tuple[object, ...]:
+    """What a node hears of the subnet of its interface."""
+    return subnet.cidr, subnet.vpc_cidrs, subnet.gateway, subnet.ipv6_cidr
 
 
 def restore(

@@ -56,6 +56,7 @@ class IntentKind(enum.StrEnum):
     SYNC_INSTANCE = "sync-instance"
     RESYNC = "resync"
     COLLECT = "collect"
+    REPAIR = "repair"  # sets live interfaces right: groups, tags, IPv6, a public address
     RELEASE_INTERFACE = "release-interface"  # `addresses` begins with the interface's id, its own addresses follow
 
 

@@ -256,7 +256,7 @@ class _Planner:
         is told as a plan without calls."""
         self._fill(size)
         while self.missing > 0:
-            if not self._places:
+            if not self._places or self._room <= 1:
                 return self._at_capacity()
             groups = choose_security_groups(self._spec, self._instance, self._groups)
             if isinstance(groups, str):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from ipam.forecast import Estimate, Forecast
 from ipam.model import AddressState, Instance, IntentKind, NodeSpec, PoolInterface, Subnet, Usage
-from ipam.plan import attached, carries_pods, pod_interfaces
+from ipam.plan import attached, carries_pods, pod_addresses, pod_interfaces
+
+# A node numbers interfaces of all its cards in one row: its routing tables are named after them.
+INDICES_A_CARD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,10 @@ class Pool:
         self.batch_at = -math.inf
 
     def addresses(self) -> frozenset[str]:
-        """Every secondary address of the instance, also of interfaces that carry no pods."""
+        """Every address of the instance that pods may have, also of interfaces that carry none."""
         if self.instance is None:
             return frozenset()
-        return frozenset(address for interface in self.instance.interfaces for address in interface.addresses)
+        return frozenset(a for interface in self.instance.interfaces for a in pod_addresses(self.spec, interface))
 
     def counts(self) -> Counts:
         usage = self.usage or Usage()
@@ -95,9 +98,10 @@ class Pool:
         releasing = 0
         total = 0
         for interface in pod_interfaces(self.spec, self.instance):
-            total += len(interface.addresses)
+            addresses = pod_addresses(self.spec, interface)
+            total += len(addresses)
             if busy:
-                used += sum(address in busy for address in interface.addresses)
+                used += sum(address in busy for address in addresses)
         if self.states:
             releasing = sum(state is AddressState.RELEASING for state in self.states.values())
         return Counts(total - releasing, used, usage.pending_pods)
@@ -137,11 +141,15 @@ class Pool:
             if subnet is None or not carries_pods(self.spec, each):
                 continue
             told[each.id] = PoolInterface(
-                id=each.id, mac=each.mac, device_index=each.device_index, subnet_id=subnet.id, subnet_cidr=subnet.cidr,
-                gateway=gateway(subnet.cidr), primary_address=each.primary_address, vpc_id=each.vpc_id, zone=each.zone,
+                id=each.id, mac=each.mac, device_index=each.device_index + each.network_card * INDICES_A_CARD,
+                subnet_id=subnet.id, subnet_cidr=subnet.cidr, gateway=subnet.gateway or gateway(subnet.cidr),
+                primary_address=each.primary_address, vpc_id=each.vpc_id, zone=each.zone,
                 vpc_cidrs=subnet.vpc_cidrs, security_group_ids=each.security_group_ids,
-                addresses={address: states.get(address, AddressState.AVAILABLE) for address in each.addresses},
-                instance_tags=self.instance.tags,
+                addresses={a: states.get(a, AddressState.AVAILABLE) for a in pod_addresses(self.spec, each)},
+                instance_tags=self.instance.tags, prefixes=each.prefixes,
+                ipv6_addresses=each.ipv6_addresses if self.spec.ipv6 else (),
+                ipv6_prefixes=each.ipv6_prefixes if self.spec.ipv6 else (),
+                ipv6_gateway=gateway6(subnet.ipv6_cidr) if self.spec.ipv6 and subnet.ipv6_cidr else "",
             )  # fmt: skip
         return told
 
@@ -154,4 +162,12 @@ def gateway(cidr: str) -> str:
     known = _gateways.get(cidr)
     if known is None:
         known = _gateways[cidr] = str(IPv4Network(cidr)[1])
+    return known
+
+
+def gateway6(cidr: str) -> str:
+    """The subnet's router of IPv6, remembered likewise."""
+    known = _gateways.get(cidr)
+    if known is None:
+        known = _gateways[cidr] = str(IPv6Network(cidr)[1])
     return known

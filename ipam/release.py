@@ -11,10 +11,10 @@ answer that is still on its way must never be taken for one to a later marking.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ipam.fleet import Fleet
-from ipam.model import AddressState, CloudInterface
+from ipam.model import AddressState, CloudInterface, members
 from ipam.plan import pod_interfaces
 from ipam.pools import Pool
 
@@ -40,6 +40,7 @@ def hear(fleet: Fleet, pool: Pool) -> None:
         elif state is AddressState.READY and not _fenced(pool, address):
             fleet.set_state(pool, address, AddressState.AVAILABLE)
             pool.excess_since = None
+    _mend(fleet, pool)
 
 
 def abort(fleet: Fleet, pool: Pool) -> None:
@@ -55,6 +56,7 @@ def give_back(fleet: Fleet, pool: Pool, surplus: int) -> None:
     """Demand has returned: up to `surplus` of the addresses that the node has fenced are available again."""
     for address in pool.in_state(AddressState.READY)[: max(surplus, 0)]:
         fleet.set_state(pool, address, AddressState.AVAILABLE)
+    _mend(fleet, pool)
 
 
 def expire(fleet: Fleet, pool: Pool, monotonic: float) -> None:
@@ -69,11 +71,14 @@ def expire(fleet: Fleet, pool: Pool, monotonic: float) -> None:
         fleet.set_state(pool, address, AddressState.AVAILABLE)
         pool.unanswered[address] = monotonic + QUARANTINE_S
     pool.excess_since = None
+    _mend(fleet, pool)
 
 
 def mark(fleet: Fleet, pool: Pool, count: int, monotonic: float) -> int:
-    """Marks up to `count` free addresses of the interface that has most of them; returns how many."""
-    chosen = _releasable(pool, monotonic)[:count]
+    """Marks up to `count` free addresses of the interface that can give most of them; returns how many.
+
+    Members of a prefix are marked all together, or none."""
+    chosen = _releasable(pool, count, monotonic)
     for address in chosen:
         fleet.set_state(pool, address, AddressState.MARKED)
     if chosen:
@@ -92,16 +97,43 @@ def mark_whole(fleet: Fleet, pool: Pool, interface: CloudInterface, monotonic: f
 
 
 def confirm(fleet: Fleet, pool: Pool, addresses: Sequence[str]) -> list[str]:
-    """The check at the moment of release: of `addresses` those that the node holds fenced now. They are releasing."""
-    allowed = []
-    for address in addresses:
-        state = pool.states.get(address)
-        if state is AddressState.READY and pool.connected and _fenced(pool, address):
+    """The check at the moment of release: of `addresses` those that the node holds fenced now. They are releasing.
+
+    A prefix is unassigned whole, so none of its members goes unless all may."""
+    may = {address for address in addresses if _may_go(pool, address)}
+    for prefix in _prefixes(pool):
+        if not may.issuperset(members(prefix)):
+            may.difference_update(members(prefix))
+    allowed = [address for address in addresses if address in may]
+    for address in allowed:
+        if pool.states[address] is not AddressState.RELEASING:
             fleet.set_state(pool, address, AddressState.RELEASING)
-            state = AddressState.RELEASING
-        if state is AddressState.RELEASING:
-            allowed.append(address)
     return allowed
+
+
+def _may_go(pool: Pool, address: str) -> bool:
+    state = pool.states.get(address)
+    if state is AddressState.READY:
+        return pool.connected and _fenced(pool, address)
+    return state is AddressState.RELEASING
+
+
+def _prefixes(pool: Pool) -> Iterator[str]:
+    for interface in pool.instance.interfaces if pool.instance is not None else ():
+        yield from interface.prefixes
+
+
+def _mend(fleet: Fleet, pool: Pool) -> None:
+    """Takes fenced members of a prefix back whose others stay: nothing of it can be released."""
+    if not pool.states:
+        return
+    for prefix in _prefixes(pool):
+        states = [pool.states.get(address) for address in members(prefix)]
+        if AddressState.READY in states and None in states and AddressState.MARKED not in states:
+            for address, state in zip(members(prefix), states, strict=True):
+                if state is AddressState.READY:
+                    fleet.set_state(pool, address, AddressState.AVAILABLE)
+            pool.excess_since = None
 
 
 def _fenced(pool: Pool, address: str) -> bool:
@@ -115,24 +147,32 @@ def _fenced(pool: Pool, address: str) -> bool:
     )
 
 
-def _releasable(pool: Pool, monotonic: float) -> list[str]:
-    usage = pool.usage
-    if usage is None or pool.instance is None:
+def _releasable(pool: Pool, count: int, monotonic: float) -> list[str]:
+    """Single addresses first: a slot that one of them fills could hold a prefix."""
+    if pool.usage is None or pool.instance is None:
         return []
     for address in [each for each, until in pool.unanswered.items() if until <= monotonic]:
         del pool.unanswered[address]
     best: list[str] = []
     for interface in pod_interfaces(pool.spec, pool.instance):
-        free = [
-            address
-            for address in reversed(interface.addresses)
-            if address not in usage.in_use
-            and address not in usage.cooling
-            and address not in usage.ready  # still fenced from the last time
-            and address not in usage.refused
-            and address not in pool.states
-            and address not in pool.unanswered
-        ]
+        free = [address for address in reversed(interface.addresses) if _free(pool, address)][:count]
+        for prefix in reversed(interface.prefixes):
+            whole = members(prefix)
+            if len(free) + len(whole) <= count and all(_free(pool, address) for address in whole):
+                free += whole
         if len(free) >= len(best):
             best = free
     return best
+
+
+def _free(pool: Pool, address: str) -> bool:
+    usage = pool.usage
+    return (
+        usage is not None
+        and address not in usage.in_use
+        and address not in usage.cooling
+        and address not in usage.ready  # still fenced from the last time
+        and address not in usage.refused
+        and address not in pool.states
+        and address not in pool.unanswered
+    )

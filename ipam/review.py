@@ -14,9 +14,10 @@ from typing import NamedTuple
 from ipam import release, whole
 from ipam.config import IpamConfig
 from ipam.degradation import Degradation, allows
+from ipam.drifted import Drifted
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Intent, IntentKind, Limits, Watermarks
-from ipam.plan import capacity
+from ipam.plan import CallLimits, call_limits, capacity
 from ipam.pools import Counts, Pool
 from ipam.ports import Capabilities, Clock
 from ipam.targets import by_interface
@@ -26,6 +27,7 @@ from ipam.wishes import Wishes
 PRIORITIES = {
     IntentKind.ALLOCATE: 2,
     IntentKind.SYNC_INSTANCE: 4,
+    IntentKind.REPAIR: 5,
     IntentKind.RELEASE: 6,
     IntentKind.RELEASE_INTERFACE: 6,
     IntentKind.RESYNC: 7,
@@ -78,6 +80,7 @@ class Reviewer:
         self.config = config
         self.wishes = Wishes(config, clock, fleet, self.limits)
         self.outbox: list[Parcel] = []
+        self._drifted = Drifted(config, capabilities, fleet, self.limits)
 
     def review(self, pool: Pool) -> None:
         now = self._clock.monotonic()
@@ -106,6 +109,8 @@ class Reviewer:
             self.open(IntentKind.ALLOCATE, pool, want=wanted, urgent=counts.pending > 0 or pool.instance is None)
         elif self._is_stale(pool) and self._may(pool, IntentKind.SYNC_INSTANCE, now):
             self.open(IntentKind.SYNC_INSTANCE, pool)
+        elif self._drifted.due(pool, now) and self._may(pool, IntentKind.REPAIR, now):
+            self.open(IntentKind.REPAIR, pool)
         else:
             self._open_release(pool, now)
 
@@ -124,8 +129,21 @@ class Reviewer:
         limits = self.limits(pool)
         if limits is None or pool.instance is None:
             return NO_LIMIT
-        most = capacity(pool.spec, pool.instance, limits, creates_interfaces=self._capabilities.creates_interfaces)
-        return max(most - pool.attached(), 0)
+        return max(self.capacity(pool) - pool.attached(), 0)
+
+    def capacity(self, pool: Pool) -> int:
+        """Addresses for pods that the node can hold at most; 0 while that is unknown."""
+        limits = self.limits(pool)
+        if limits is None or pool.instance is None:
+            return 0
+        calls = call_limits(self._capabilities)
+        return capacity(
+            pool.spec, pool.instance, limits, creates_interfaces=calls.creates_interfaces,
+            prefix_size=calls.prefix_size,
+        )  # fmt: skip
+
+    def call_limits(self) -> CallLimits:
+        return call_limits(self._capabilities)
 
     def limits(self, pool: Pool) -> Limits | None:
         kind = pool.instance.type if pool.instance is not None else pool.spec.instance_type

@@ -9,7 +9,6 @@ from ipam.degradation import Degradation
 from ipam.fleet import Fleet
 from ipam.model import AddressState, NodeSpec, OperationCount, PoolInterface, Watermarks
 from ipam.overrides import matching
-from ipam.plan import capacity
 from ipam.pools import Pool
 from ipam.ports import Block
 from ipam.review import Reviewer
@@ -103,7 +102,7 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
         cooling=states.count(AddressState.COOLING),
         needed=needed(counts.attached, counts.used, marks),
         excess=excess(counts.attached, counts.used, marks),
-        capacity=capacity(pool.spec, instance, limits) if instance and limits else 0,
+        capacity=reviewer.capacity(pool),
         interface_limit=limits.interfaces if limits else 0,
         addresses_per_interface=limits.ipv4_per_interface if limits else 0,
         connected=pool.connected,

@@ -68,11 +68,11 @@ class MemoryStore:
         replaced = {instance.id for instance in changes.instances} | set(changes.removed_instances)
         for instance_id in replaced:
             for interface in self._instances[instance_id].interfaces if instance_id in self._instances else ():
-                for address in interface.addresses:
+                for address in interface.all_addresses:
                     owners.pop(address, None)
         for instance in changes.instances:
             for interface in instance.interfaces:
-                for address in interface.addresses:
+                for address in interface.all_addresses:
                     if address in owners:
                         raise AddressConflict(f"{address} is on {owners[address]} and {interface.id}", field=address)
                     owners[address] = interface.id

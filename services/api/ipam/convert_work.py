@@ -40,6 +40,7 @@ KIND_TO_PB: Final = {
     IntentKind.RESYNC: pb.INTENT_KIND_RESYNC,
     IntentKind.COLLECT: pb.INTENT_KIND_COLLECT,
     IntentKind.RELEASE_INTERFACE: pb.INTENT_KIND_RELEASE_INTERFACE,
+    IntentKind.REPAIR: pb.INTENT_KIND_REPAIR,
 }
 KIND_FROM_PB: Final = {number: kind for kind, number in KIND_TO_PB.items()}
 _NO_NODE: Final = NodeSpec(name="", instance_id="")

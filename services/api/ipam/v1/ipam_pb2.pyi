@@ -123,6 +123,8 @@ class _IntentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IntentKind
     """Delete leaked interfaces."""
     INTENT_KIND_RELEASE_INTERFACE: _IntentKind.ValueType  # 6
     """Detach and delete an interface of which no address is used."""
+    INTENT_KIND_REPAIR: _IntentKind.ValueType  # 7
+    """Set live interfaces right: security groups, tags, IPv6, a public address."""
 
 class IntentKind(_IntentKind, metaclass=_IntentKindEnumTypeWrapper): ...
 
@@ -139,6 +141,8 @@ INTENT_KIND_COLLECT: IntentKind.ValueType  # 5
 """Delete leaked interfaces."""
 INTENT_KIND_RELEASE_INTERFACE: IntentKind.ValueType  # 6
 """Detach and delete an interface of which no address is used."""
+INTENT_KIND_REPAIR: IntentKind.ValueType  # 7
+"""Set live interfaces right: security groups, tags, IPv6, a public address."""
 Global___IntentKind: _TypeAlias = IntentKind  # noqa: Y015
 
 @_typing.final
