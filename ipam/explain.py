@@ -11,7 +11,7 @@ from ipam.overrides import matching
 from ipam.plan import Shortfall, plan_allocation, prefix_block
 from ipam.pools import Pool
 from ipam.review import Reviewer, patience
-from ipam.watermarks import excess, needed
+from ipam.watermarks import needed
 from ipam.wishes import PLAIN
 
 
@@ -87,7 +87,7 @@ def _watermark(reviewer: Reviewer, pool: Pool, config: IpamConfig, now: float) -
     counts = pool.counts()
     marks = reviewer.wishes.marks(pool)
     missing = needed(counts.attached, counts.used, marks)
-    surplus = excess(counts.attached, counts.used, marks)
+    surplus = reviewer.wishes.excess(pool, counts)
     delay_s = config.release_delay_s * patience(marks, surplus, config)
     have = f"{counts.attached} addresses, {counts.used} of them used"
     if missing:

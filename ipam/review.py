@@ -21,7 +21,7 @@ from ipam.plan import CallLimits, call_limits, capacity
 from ipam.pools import Counts, Pool
 from ipam.ports import Capabilities, Clock
 from ipam.targets import by_interface
-from ipam.watermarks import ask, due, excess, needed
+from ipam.watermarks import due, needed
 from ipam.wishes import Wishes
 
 PRIORITIES = {
@@ -151,8 +151,7 @@ class Reviewer:
 
     def want(self, pool: Pool) -> int:
         """Addresses to ask of the cloud now, whether due or not."""
-        counts = pool.counts()
-        return ask(counts.attached, counts.used, counts.pending, self.wishes.marks(pool), self.room(pool))
+        return self.wishes.ask(pool, pool.counts(), self.room(pool))
 
     def open(
         self,
@@ -292,7 +291,7 @@ class Reviewer:
         marks = self.wishes.marks(pool)
         leaving = whole.find(pool, pool.leaving) if pool.leaving else None
         if leaving is None:
-            return excess(counts.attached, counts.used, marks)
+            return self.wishes.excess(pool, counts)
         size = sum(pool.states.get(each) in LEAVING for each in leaving.all_addresses)
         return 0 if needed(counts.attached - size, counts.used, marks) else size
 
@@ -325,7 +324,10 @@ class Reviewer:
         """Marks a whole interface if one can go, else a batch of addresses; returns how many."""
         whole_only = by_interface(pool.spec.policy)
         if self._releases_interfaces():
-            interface = whole.dispensable(pool, counts, marks, self._config.cluster, whole_only=whole_only)
+            surplus = self.wishes.excess(pool, counts)
+            interface = whole.dispensable(
+                pool, counts, marks, self._config.cluster, surplus=surplus, whole_only=whole_only
+            )
             if interface is not None:
                 release.mark_whole(self._fleet, pool, interface, now)
                 return len(interface.all_addresses)

@@ -4,10 +4,10 @@ A cloud hands out addresses in units: single ones, prefixes, whole interfaces. K
 worth of addresses are free, and that less than one unit more is not given back: taking a single address out of a unit
 has another one fetched, and it is only let go once a whole one is free beyond the target.
 
-    target               free addresses at least    more that are kept        given back
-    warm_addresses N     N                          max_above_watermark       singly
-    warm_prefixes N      N x 16                     15                        by prefix
-    warm_interfaces N    N x addresses of one       all but one of another    by interface
+    target               free addresses at least    asked for, given back
+    warm_addresses N     N                          as the marks say
+    warm_prefixes N      N x 16                     by 16
+    warm_interfaces N    N x addresses of one       by as many as one holds
 
 With `warm_addresses` 0, and `min_allocate` 0, a node keeps nothing: a pod waits until its address has been fetched.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ipam.model import Limits, NodeSpec, Policy, Watermarks
+from ipam.watermarks import ask, excess
 
 PREFIX_SIZE = 16
 
@@ -59,7 +60,34 @@ def marks_of(base: Watermarks, policy: Policy, sizes: Units) -> Watermarks:
 
 
 def _of_units(base: Watermarks, count: int, size: int) -> Watermarks:
-    return replace(base, pre_allocate=count * size, max_above_watermark=max(size - 1, base.max_above_watermark))
+    return replace(base, pre_allocate=count * size, max_above_watermark=size - 1)
+
+
+def unit_of(policy: Policy, sizes: Units) -> int:
+    """By how many addresses a node grows and shrinks at least."""
+    match target(policy):
+        case "warm_prefixes":
+            return sizes.prefix
+        case "warm_interfaces":
+            return max(sizes.interface, 1)
+        case _:
+            return 1
+
+
+def ask_units(attached: int, used: int, pending: int, marks: Watermarks, room: int, unit: int) -> int:
+    """watermarks.ask, in whole units where room and `max_allocate` allow it."""
+    if unit <= 1:
+        return ask(attached, used, pending, marks, room)
+    wanted = ask(attached, used, pending, replace(marks, max_above_watermark=0), room)
+    most = min(room, marks.max_allocate - attached) if marks.max_allocate else room
+    return min(-(-wanted // unit) * unit, max(most, 0))
+
+
+def excess_units(attached: int, used: int, marks: Watermarks, unit: int) -> int:
+    """watermarks.excess, in whole units that are free beyond the lower mark."""
+    if unit <= 1:
+        return excess(attached, used, marks)
+    return max(attached - max(used + marks.pre_allocate, marks.min_allocate), 0) // unit * unit
 
 
 def warming(marks: Watermarks, policy: Policy) -> Watermarks:

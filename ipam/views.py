@@ -12,7 +12,7 @@ from ipam.overrides import matching
 from ipam.pools import Pool
 from ipam.ports import Block
 from ipam.review import Reviewer
-from ipam.watermarks import excess, needed
+from ipam.watermarks import needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
         in_use=states.count(AddressState.IN_USE),
         cooling=states.count(AddressState.COOLING),
         needed=needed(counts.attached, counts.used, marks),
-        excess=excess(counts.attached, counts.used, marks),
+        excess=reviewer.wishes.excess(pool, counts),
         capacity=reviewer.capacity(pool),
         interface_limit=limits.interfaces if limits else 0,
         addresses_per_interface=limits.ipv4_per_interface if limits else 0,

@@ -11,7 +11,7 @@ from ipam.model import CloudInterface, Usage, Watermarks
 from ipam.plan import pod_interfaces
 from ipam.pools import Counts, Pool
 from ipam.tags import CLUSTER_TAG
-from ipam.watermarks import excess, needed
+from ipam.watermarks import needed
 
 
 def ours(pool: Pool, interface: CloudInterface, cluster: str) -> bool:
@@ -25,13 +25,13 @@ def ours(pool: Pool, interface: CloudInterface, cluster: str) -> bool:
 
 
 def dispensable(
-    pool: Pool, counts: Counts, marks: Watermarks, cluster: str, *, whole_only: bool
+    pool: Pool, counts: Counts, marks: Watermarks, cluster: str, *, surplus: int, whole_only: bool
 ) -> CloudInterface | None:
     """The newest interface that could go with all its addresses, and the pool would still be above its marks.
 
+    :param surplus: addresses beyond the marks.
     :param whole_only: addresses go with their interface only; else the excess must cover all that it holds.
     """
-    surplus = excess(counts.attached, counts.used, marks)
     if not surplus or pool.instance is None:
         return None
     for interface in sorted(pod_interfaces(pool.spec, pool.instance), key=lambda each: -each.device_index):

@@ -9,9 +9,9 @@ from ipam.config import IpamConfig
 from ipam.fleet import Fleet
 from ipam.forecast import Bounds, Estimate, Forecast
 from ipam.model import Limits, Policy, Usage, Watermarks
-from ipam.pools import Pool
+from ipam.pools import Counts, Pool
 from ipam.ports import Clock
-from ipam.targets import marks_of, target, units, warming
+from ipam.targets import ask_units, excess_units, marks_of, target, unit_of, units, warming
 
 PLAIN = Policy()
 AGE_S = 5.0  # how long computed marks are used, unless the node says something new
@@ -76,6 +76,19 @@ class Wishes:
             pool.wish_until = now + AGE_S
             pool.wished_for = pool.spec
         return pool.wish
+
+    def ask(self, pool: Pool, counts: Counts, room: int) -> int:
+        """Addresses to ask of the cloud now, whether due or not."""
+        marks = self.marks(pool)
+        return ask_units(counts.attached, counts.used, counts.pending, marks, room, self._unit(pool))
+
+    def excess(self, pool: Pool, counts: Counts) -> int:
+        """Addresses beyond what the node should hold."""
+        return excess_units(counts.attached, counts.used, self.marks(pool), self._unit(pool))
+
+    def _unit(self, pool: Pool) -> int:
+        policy = pool.spec.policy
+        return unit_of(policy, units(pool.spec, self._limits(pool))) if target(policy) else 1
 
     def _estimate(self, pool: Pool) -> Estimate:
         spec = pool.spec
