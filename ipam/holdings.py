@@ -1,8 +1,13 @@
 """Which address of the node is free, leased, cooling or fenced: bookkeeping in memory, without locks, clock or I/O.
 
 Choice: `pack` takes the first interface by device index that has a free address, so that interfaces empty whole;
-`spread` takes the interface with most free ones. Within an interface, the address freed longest ago goes first.
-Picking costs one step for each interface, however many addresses there are.
+`spread` takes the interface with most free ones. Within an interface, the fullest prefix that has begun goes first,
+then single addresses, and prefixes that are wholly free last, so that they stay so and can be given back. Within these,
+the address freed longest ago goes first. Picking costs one step for each interface and prefix, however many addresses
+there are.
+
+Where an interface has IPv6, each pod gets an address of it beside its IPv4 one: out of the interface's prefix the one
+with the same last 32 bits, else one of its single addresses, which cools along with its IPv4 address.
 """
 
 from __future__ import annotations
@@ -11,10 +16,10 @@ import enum
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 
-from ipam.journal import Lease, Owner
-from ipam.model import AddressState, PoolInterface
+from ipam.journal import ADDRESS6, Lease, Owner
+from ipam.model import AddressState, PoolInterface, members
 
 _TO_RELEASE = frozenset({AddressState.MARKED, AddressState.READY, AddressState.RELEASING})
 
@@ -68,7 +73,8 @@ class Holdings:
         self.fences: dict[str, bool] = {}
         self.unusable: Mapping[str, str] = {}
         self._home: dict[str, str] = {}  # address -> interface id, for all of the pool
-        self._free: dict[str, OrderedDict[str, None]] = {}  # interface id -> addresses, longest free first
+        self._free: dict[str, _Free] = {}  # by interface id
+        self._cooling6: dict[str, str] = {}  # cooling address -> the IPv6 address that went with it
 
     def __contains__(self, address: str) -> bool:
         return address in self._home
@@ -87,9 +93,11 @@ class Holdings:
         home = {address: one.id for one in ordered for address in one.addresses}
         for address, interface_id in self._home.items():
             if home.get(address) != interface_id:
-                self._free[interface_id].pop(address, None)
+                self._free[interface_id].discard(address)
         self._home = home
-        self._free = {name: self._free.get(name, OrderedDict()) for name in self.interfaces}
+        self._free = {name: self._free.get(name) or _Free() for name in self.interfaces}
+        for interface in ordered:
+            self._free[interface.id].delegate(interface.prefixes)
         for lease in list(self.leases.values()):
             if home.get(lease.address, lease.interface_id) != lease.interface_id:
                 self.leases[lease.owner] = replace(lease, interface_id=home[lease.address])
@@ -103,7 +111,7 @@ class Holdings:
             free = self._free[interface.id]
             fresh = [address for address in interface.addresses if address not in free and self._idle(address)]
             for address in sorted(fresh, key=lambda text: (len(text), ip_address(text).packed)):
-                free[address] = None
+                free.add(address)
         return lifted
 
     def kept(self, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, PoolInterface]:
@@ -114,7 +122,7 @@ class Holdings:
 
     def pick(self) -> str | None:
         """Takes a free address out, None if there is none."""
-        chosen: OrderedDict[str, None] | None = None
+        chosen: _Free | None = None
         for interface_id, free in self._free.items():
             if free and interface_id not in self.unusable:
                 if self._choice is Choice.PACK:
@@ -122,12 +130,23 @@ class Holdings:
                     break
                 if chosen is None or len(free) > len(chosen):
                     chosen = free
-        return None if chosen is None else chosen.popitem(last=False)[0]
+        return None if chosen is None else chosen.pick()
+
+    def address6(self, address: str) -> str:
+        """The IPv6 address for a pod that gets `address`; empty if its interface has none to give."""
+        interface = self.interfaces.get(self.home(address))
+        if interface is None or ":" in address:
+            return ""
+        if interface.ipv6_prefixes:
+            return derived(interface.ipv6_prefixes[0], address)
+        taken = {lease.attributes.get(ADDRESS6) for lease in self.leases.values()} | set(self._cooling6.values())
+        return next((each for each in interface.ipv6_addresses if each not in taken), "")
 
     def enter(self, lease: Lease) -> None:
         """The address is leased, whatever it was before."""
         self._not_free(lease.address)
         self.cooling.pop(lease.address, None)
+        self._cooling6.pop(lease.address, None)
         self.fences.pop(lease.address, None)
         self.leases[lease.owner] = lease
         self.owners[lease.address] = lease.owner
@@ -139,13 +158,20 @@ class Holdings:
         if cool_until is None:
             self._to_free(lease.address)
         else:
-            self.cooling[lease.address] = cool_until
+            self.cool(lease.address, cool_until, lease.attributes.get(ADDRESS6, ""))
+
+    def cool(self, address: str, until: float, address6: str = "") -> None:
+        """Nobody gets the address, nor the IPv6 address that went with it, before `until`. The soonest come first."""
+        self.cooling[address] = until
+        if address6:
+            self._cooling6[address] = address6
 
     def expire(self, now: float) -> bool:
         """Ends cooldowns that are over. True if there were any."""
         before = len(self.cooling)
         while self.cooling and next(iter(self.cooling.values())) <= now:
             address, _ = self.cooling.popitem(last=False)
+            self._cooling6.pop(address, None)
             self._to_free(address)
         return len(self.cooling) != before
 
@@ -200,8 +226,70 @@ class Holdings:
 
     def _not_free(self, address: str) -> None:
         if address in self._home:
-            self._free[self._home[address]].pop(address, None)
+            self._free[self._home[address]].discard(address)
 
     def _to_free(self, address: str) -> None:
         if address in self._home and self._idle(address):
-            self._free[self._home[address]][address] = None
+            self._free[self._home[address]].add(address)
+
+
+class _Free:
+    """Free addresses of one interface, by the prefix that they are members of; single ones under ""."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, OrderedDict[str, None]] = {"": OrderedDict()}
+        self._prefix_of: dict[str, str] = {}
+        self._prefixes: tuple[str, ...] = ()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, address: str) -> bool:
+        return address in self._groups.get(self._prefix_of.get(address, ""), ())
+
+    def delegate(self, prefixes: tuple[str, ...]) -> None:
+        """Makes these the interface's prefixes."""
+        if prefixes == self._prefixes:
+            return
+        held = [address for group in self._groups.values() for address in group]
+        self._prefixes = prefixes
+        self._prefix_of = {address: prefix for prefix in prefixes for address in members(prefix)}
+        self._groups = {"": OrderedDict(), **{prefix: OrderedDict() for prefix in prefixes}}
+        self._count = 0
+        for address in held:
+            self.add(address)
+
+    def add(self, address: str) -> None:
+        group = self._groups[self._prefix_of.get(address, "")]
+        self._count += address not in group
+        group[address] = None
+
+    def discard(self, address: str) -> None:
+        group = self._groups[self._prefix_of.get(address, "")]
+        if address in group:
+            del group[address]
+            self._count -= 1
+
+    def pick(self) -> str:
+        """Takes one out. Raises KeyError when there is none."""
+        group = min(
+            (each for each in self._groups.items() if each[1]),
+            key=lambda each: _rank(*each),
+            default=("", OrderedDict()),
+        )[1]
+        address, _ = group.popitem(last=False)
+        self._count -= 1
+        return address
+
+
+def _rank(prefix: str, free: Mapping[str, None]) -> tuple[int, int]:
+    """Where a group stands: prefixes begun by how full they are, single addresses, prefixes wholly free."""
+    if not prefix:
+        return 1, 0
+    return (0, len(free)) if len(free) < len(members(prefix)) else (2, 0)
+
+
+def derived(prefix6: str, address: str) -> str:
+    """The address of an IPv6 block, of at most 96 bits, whose last 32 bits are those of an IPv4 address."""
+    return str(IPv6Address(int(ip_network(prefix6).network_address) | int(ip_address(address))))

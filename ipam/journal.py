@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import apsw
 
@@ -36,6 +37,9 @@ _MIGRATIONS = (
     CREATE TABLE interface (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
 )
+
+# Attribute of a lease: the IPv6 address that its pod has beside the leased one.
+ADDRESS6: Final = "address6"
 
 _LEASE = """
     INSERT INTO lease (address, owner, interface_id, pod, attributes, created_at) VALUES (?, ?, ?, ?, ?, ?)
@@ -76,11 +80,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Cooling:
-    """An address freed at `freed_monotonic_s` of the boot named."""
+    """An address freed at `freed_monotonic_s` of the boot named. `attributes` are those of its last lease."""
 
     address: str
     freed_monotonic_s: float
     freed_boot_id: str
+    attributes: Mapping[str, str] = NO_TAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +166,11 @@ class Journal:
             "SELECT address, owner, interface_id, pod, attributes, created_at, freed_monotonic_s, freed_boot_id "
             "FROM lease ORDER BY freed_monotonic_s"
         ):
+            known = json.loads(attributes)
             if owner is None:
-                cooling.append(Cooling(address, freed_s, boot_id))
+                cooling.append(Cooling(address, freed_s, boot_id, known))
             else:
                 container_id, _, interface_name = owner.rpartition("/")
-                known = json.loads(attributes)
                 leases.append(Lease(Owner(container_id, interface_name), address, interface_id, created_at, pod, known))
         fences = frozenset(row[0] for row in self._connection.execute("SELECT address FROM fence"))
         interfaces = [_interface(row[0]) for row in self._connection.execute("SELECT body FROM interface ORDER BY id")]
@@ -275,6 +280,6 @@ def _body(interface: PoolInterface) -> str:
 def _interface(body: str) -> PoolInterface:
     fields = json.loads(body)
     fields["addresses"] = {address: AddressState(state) for address, state in fields["addresses"].items()}
-    for name in ("vpc_cidrs", "security_group_ids"):
-        fields[name] = tuple(fields[name])
+    for name in ("vpc_cidrs", "security_group_ids", "prefixes", "ipv6_addresses", "ipv6_prefixes"):
+        fields[name] = tuple(fields.get(name, ()))  # earlier releases wrote no prefixes and no IPv6
     return PoolInterface(**fields)

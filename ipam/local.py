@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from ipam.errors import AddressConflict, PoolEmpty
 from ipam.holdings import Choice, Holdings, InterfaceCounts, Problem
-from ipam.journal import Journal, Lease, Owner
+from ipam.journal import ADDRESS6, Journal, Lease, Owner
 from ipam.model import NO_TAGS, PoolInterface, Usage
 from ipam.ports import Clock
 
@@ -69,13 +69,14 @@ class LocalPool:
         ends = []
         for cooling in contents.cooling:
             elapsed_s = now - cooling.freed_monotonic_s if cooling.freed_boot_id == self._boot_id else 0.0
-            ends.append((now + self._cooldown_s - min(max(elapsed_s, 0.0), self._cooldown_s), cooling.address))
+            end = now + self._cooldown_s - min(max(elapsed_s, 0.0), self._cooldown_s)
+            ends.append((end, cooling.address, cooling.attributes.get(ADDRESS6, "")))
         # What was fenced had cooled before; a reboot must not take the promise back.
         held.fences = {address: True for address in contents.fences if address not in held.owners}
-        for end, address in sorted(ends):
+        for end, address, address6 in sorted(ends):
             if end > now and address not in held.fences:
-                held.cooling[address] = end
-        self._journal.forget(address for _, address in ends if address not in held.cooling)
+                held.cool(address, end, address6)
+        self._journal.forget(address for _, address, _ in ends if address not in held.cooling)
         self._journalled = {interface.id: interface for interface in contents.interfaces}
         held.merge(self._journalled)
 
@@ -152,6 +153,11 @@ class LocalPool:
         amended = replace(lease, attributes=dict(attributes))
         self._write(owner, lambda: self._journal.lease(amended), finish=lambda: self._held.enter(amended))
         return amended
+
+    def address6_of(self, address: str) -> str:
+        """The IPv6 address that goes with a pool's address at its lease; empty: none. For `attributes_of`."""
+        with self._changed:
+            return self._held.address6(address)
 
     def find(self, owner: Owner) -> Lease | None:
         with self._changed:

@@ -17,6 +17,8 @@ from datapath.errors import DatapathError
 from datapath.model import CloudLink, RoutingReport
 from datapath.ports import Routing
 from ipam.errors import StoreError
+from ipam.holdings import derived
+from ipam.journal import ADDRESS6
 from ipam.local import LocalPool
 from ipam.model import PoolInterface
 
@@ -128,17 +130,24 @@ class Network:
 
     def _kept(self, interface: PoolInterface) -> frozenset[str]:
         """Addresses that pods hold though the pool has lost them: their packets still go by the old interface."""
-        return frozenset(lease.address for lease in self._pool.leases() if lease.interface_id == interface.id)
+        own = [lease for lease in self._pool.leases() if lease.interface_id == interface.id]
+        second = {lease.attributes.get(ADDRESS6, "") for lease in own} - {""}
+        return frozenset(lease.address for lease in own) | second
 
 
 def _link(interface: PoolInterface, kept: frozenset[str]) -> CloudLink:
+    addresses = frozenset(interface.addresses) | frozenset(interface.ipv6_addresses) | kept
+    if interface.ipv6_prefixes:
+        addresses |= {derived(interface.ipv6_prefixes[0], address) for address in interface.addresses}
     return CloudLink(
         name=interface.id,
         mac=interface.mac.lower(),
         device_index=interface.device_index,
         gateway=interface.gateway,
-        primary_address=interface.primary_address,
-        addresses=frozenset(interface.addresses) | kept,
+        # An address that pods get must not be the host's own.
+        primary_address="" if interface.primary_address in interface.addresses else interface.primary_address,
+        addresses=addresses,
+        gateway6=interface.ipv6_gateway,
     )
 
 

@@ -17,10 +17,10 @@ from datapath.errors import DatapathError
 from datapath.model import Endpoint, Found, host_device, pod_mac
 from datapath.ports import Endpoints
 from ipam.errors import AddressConflict, NotFound
+from ipam.journal import ADDRESS6
 from ipam.local import Lease, LocalPool, Owner
 
-# Attributes of a lease.
-_ADDRESS6 = "address6"
+# Attribute of a lease.
 _LABEL = "label:"
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -83,7 +83,7 @@ class Pods:
             attributes = {"netns": netns, "network": network, **{_LABEL + name: labels[name] for name in labels}}
             lease = self._lease(owner, pod, attributes)
             if not fresh:
-                attributes |= {_ADDRESS6: lease.attributes[_ADDRESS6]} if _ADDRESS6 in lease.attributes else {}
+                attributes |= {ADDRESS6: lease.attributes[ADDRESS6]} if ADDRESS6 in lease.attributes else {}
                 if lease.attributes != attributes:
                     lease = self._pool.amend(owner, attributes) or lease
             attached = self._attached(lease)
@@ -109,7 +109,7 @@ class Pods:
     def _second_address(self, address: str) -> Mapping[str, str]:
         # Written with the lease: what the settings say later must not change a running pod.
         address6 = self._address6_of(address)
-        return {_ADDRESS6: address6} if address6 else {}
+        return {ADDRESS6: address6} if address6 else {}
 
     def remove(self, owner: Owner) -> Lease | None:
         """Idempotent; an owner that was never there is fine. Raises StoreError, DatapathError."""
@@ -164,7 +164,7 @@ class Pods:
         address = found.address or found.address6
         attributes = {"netns": netns, "network": network}
         if found.address and found.address6:
-            attributes[_ADDRESS6] = found.address6
+            attributes[ADDRESS6] = found.address6
         try:
             self._pool.adopt(owner, address, pod=pod, attributes=attributes)
         except AddressConflict as error:
@@ -182,7 +182,7 @@ class Pods:
             netns=lease.attributes.get("netns", ""),
             device=owner.interface_name,
             address="" if ":" in lease.address else lease.address,
-            address6=lease.address if ":" in lease.address else lease.attributes.get(_ADDRESS6, ""),
+            address6=lease.address if ":" in lease.address else lease.attributes.get(ADDRESS6, ""),
             mac=pod_mac(lease.address),
             mtu=self._mtu_of(lease.interface_id),
             label=f"{owner} {lease.attributes.get('network', '')} {lease.attributes.get('netns', '')} {lease.pod}",

@@ -83,7 +83,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         way_mtu=way_mtu,
     )
     mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
-    address6_of = ranges.address6_of if ranges is not None else lambda _: ""
+    address6_of = ranges.address6_of if ranges is not None else pool.address6_of
     pods = Pods(pool, endpoints, mtu_of=mtu_of, address6_of=address6_of, wait_s=settings.address_wait_s)
     await asyncio.to_thread(_restore, endpoints, network, pods, ranges)
     if datapath is not None:
