@@ -75,12 +75,14 @@ def unit_of(policy: Policy, sizes: Units) -> int:
 
 
 def ask_units(attached: int, used: int, pending: int, marks: Watermarks, room: int, unit: int) -> int:
-    """watermarks.ask, in whole units where room and `max_allocate` allow it."""
+    """watermarks.ask, so that whole units are held where room and `max_allocate` allow it."""
     if unit <= 1:
         return ask(attached, used, pending, marks, room)
     wanted = ask(attached, used, pending, replace(marks, max_above_watermark=0), room)
+    if not wanted:
+        return 0
     most = min(room, marks.max_allocate - attached) if marks.max_allocate else room
-    return min(-(-wanted // unit) * unit, max(most, 0))
+    return min(-(-(attached + wanted) // unit) * unit - attached, max(most, 0))
 
 
 def excess_units(attached: int, used: int, marks: Watermarks, unit: int) -> int:

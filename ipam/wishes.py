@@ -73,7 +73,8 @@ class Wishes:
         now = self._clock.monotonic()
         if pool.wish is None or now >= pool.wish_until or pool.wished_for is not pool.spec:
             pool.wish = self._estimate(pool)
-            pool.wish_until = now + AGE_S
+            # A target in units that are not known yet is computed anew as soon as they are.
+            pool.wish_until = now + AGE_S if self._limits(pool) is not None else -math.inf
             pool.wished_for = pool.spec
         return pool.wish
 

@@ -62,9 +62,9 @@ def test_persistent_throttling_lowers_the_level(throttled: int, lasts_s: float, 
 def test_refused_credentials_stop_changes_and_success_takes_them_up_again() -> None:
     budget = ByBudget()
     failed = [OperationCount("assign-addresses", 1, failed=1)]
-    for at in range(5):
+    for second in range(5):
         assert budget.level is NORMAL
-        budget.hear(float(at), failed, denied=True)
+        budget.hear(float(second), failed, denied=True)
     assert budget.level is NO_MUTATION
     assert "credentials" in budget.why
     at = 5.0
