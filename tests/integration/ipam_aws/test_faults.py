@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from lab.site import NodeClient, Site, eventually
 from services.api.ipam.v1 import ipam_pb2 as pb
@@ -18,6 +19,15 @@ MakeSite = Callable[..., Awaitable[Site]]
 FOUR = {"watermarks": pb.Watermarks(pre_allocate=4)}
 # Two interfaces are needed, so every mutating call is made.
 TWELVE = {"watermarks": pb.Watermarks(pre_allocate=12)}
+SHARED = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def whole_site(shared_site: Site) -> AsyncIterator[Site]:
+    """The file's site for tests that bring back to life whatever they kill; each names its nodes after itself."""
+    await shared_site.ec2.reset_calls()
+    yield shared_site
+    await shared_site.ec2.faults()
 
 
 async def assert_sound(site: Site, *nodes: NodeClient) -> None:
@@ -37,55 +47,51 @@ def all_addresses(interfaces: list[dict[str, Any]]) -> list[str]:
     return [address for each in interfaces for address in each["addresses"]]
 
 
-@pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
+@SHARED
+# tests/integration/faults has every call before and after its effect, tests/contract/cloud has them without processes.
 @pytest.mark.parametrize(
-    "action",
-    [
-        "AssignPrivateIpAddresses",
-        "CreateNetworkInterface",
-        "AttachNetworkInterface",
-        "ModifyNetworkInterfaceAttribute",
-    ],
+    ("action", "after_effect"), [("AssignPrivateIpAddresses", False), ("CreateNetworkInterface", True)]
 )
 async def test_a_worker_killed_in_mid_call_is_followed_by_another(
-    ipam_site: Site, action: str, after_effect: bool
+    whole_site: Site, action: str, after_effect: bool
 ) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    await ipam_site.ec2.faults(fail=[{"action": action, "code": "hang", "count": 1, "after_effect": after_effect}])
-    async with ipam_site.node("n1", instance, **TWELVE) as node:
+    instance = await whole_site.ec2.launch("m5.large")
+    await whole_site.ec2.faults(fail=[{"action": action, "code": "hang", "count": 1, "after_effect": after_effect}])
+    async with whole_site.node(action.lower(), instance, **TWELVE) as node:
 
         async def stuck() -> bool:
-            return bool((await ipam_site.ec2.calls())["by_action"].get(action, 0))
+            return bool((await whole_site.ec2.calls())["by_action"].get(action, 0))
 
         await eventually(stuck, f"the worker hangs in {action}")
-        await ipam_site.workers["worker"].kill()
-        await ipam_site.start_worker("second")
+        await whole_site.workers["worker"].kill()
+        await whole_site.start_worker("worker")
         await node.until(lambda: len(node.addresses) >= 12)
-        await settled(ipam_site)
-        await assert_sound(ipam_site, node)
+        await settled(whole_site)
+        await assert_sound(whole_site, node)
         assert len(node.addresses) == 12
-        assert len(await ipam_site.ec2.interfaces(instance)) == 2
+        assert len(await whole_site.ec2.interfaces(instance)) == 2
 
 
-async def test_a_worker_killed_while_it_releases_is_followed_by_another(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, **FOUR) as node:
+@SHARED
+async def test_a_worker_killed_while_it_releases_is_followed_by_another(whole_site: Site) -> None:
+    instance = await whole_site.ec2.launch("m5.large")
+    async with whole_site.node("releasing", instance, **FOUR) as node:
         await node.until(lambda: len(node.addresses) == 4)
         await node.use(4)
         await node.until(lambda: len(node.addresses) == 8)
         release = {"action": "UnassignPrivateIpAddresses", "code": "hang", "count": 1, "after_effect": True}
-        await ipam_site.ec2.faults(fail=[release])
+        await whole_site.ec2.faults(fail=[release])
         await node.use(1)
 
         async def stuck() -> bool:
-            return bool((await ipam_site.ec2.calls())["by_action"].get("UnassignPrivateIpAddresses", 0))
+            return bool((await whole_site.ec2.calls())["by_action"].get("UnassignPrivateIpAddresses", 0))
 
         await eventually(stuck, "the worker hangs in the release")
-        await ipam_site.workers["worker"].kill()
-        await ipam_site.start_worker("second")
+        await whole_site.workers["worker"].kill()
+        await whole_site.start_worker("worker")
         await node.until(lambda: len(node.addresses) == 5)
-        await settled(ipam_site)
-        await assert_sound(ipam_site, node)
+        await settled(whole_site)
+        await assert_sound(whole_site, node)
 
 
 async def settled(site: Site) -> None:
@@ -98,35 +104,37 @@ async def settled(site: Site) -> None:
     await eventually(closed, "all intents of nodes are closed")
 
 
-async def test_redis_killed_and_restarted_empty_loses_no_intent(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, **FOUR) as node:
+@SHARED
+async def test_redis_killed_and_restarted_empty_loses_no_intent(whole_site: Site) -> None:
+    instance = await whole_site.ec2.launch("m5.large")
+    async with whole_site.node("emptied", instance, **FOUR) as node:
         await node.until(lambda: len(node.addresses) == 4)
-        ipam_site.redis.kill()
+        whole_site.redis.kill()
         await node.use(2)
         await asyncio.sleep(0.3)  # while Redis is away, the intent has nowhere to go
         assert len(node.addresses) == 4
-        ipam_site.redis.start()
+        whole_site.redis.start()
         await node.until(lambda: len(node.addresses) == 6)
-        await assert_sound(ipam_site, node)
+        await assert_sound(whole_site, node)
 
 
-async def test_redis_killed_while_a_worker_works_costs_nothing(ipam_site: Site) -> None:
-    await ipam_site.ec2.faults(mutate_latency_s=0.3)
-    instances = [await ipam_site.ec2.launch("m5.large") for _ in range(4)]
-    nodes = [ipam_site.node(f"n{number}", each, **TWELVE) for number, each in enumerate(instances)]
+@SHARED
+async def test_redis_killed_while_a_worker_works_costs_nothing(whole_site: Site) -> None:
+    await whole_site.ec2.faults(mutate_latency_s=0.3)
+    instances = [await whole_site.ec2.launch("m5.large") for _ in range(4)]
+    nodes = [whole_site.node(f"busy-{number}", each, **TWELVE) for number, each in enumerate(instances)]
     async with nodes[0], nodes[1], nodes[2], nodes[3]:
 
         async def begun() -> bool:
-            return bool((await ipam_site.ec2.calls())["mutating"] > 2)
+            return bool((await whole_site.ec2.calls())["mutating"] > 2)
 
         await eventually(begun, "the workers have begun")
-        ipam_site.redis.kill()
-        ipam_site.redis.start()
+        whole_site.redis.kill()
+        whole_site.redis.start()
         for node in nodes:
             await node.until(lambda node=node: len(node.addresses) >= 12)  # type: ignore[misc]
-        await settled(ipam_site)
-        await assert_sound(ipam_site, *nodes)
+        await settled(whole_site)
+        await assert_sound(whole_site, *nodes)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

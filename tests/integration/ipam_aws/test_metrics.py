@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]
 
 DOCS = Path(__file__).parents[3] / "docs"
 FOUR = {"watermarks": pb.Watermarks(pre_allocate=4)}
+SHARED = pytest.mark.asyncio(loop_scope="module")
 
 
 async def _nothing_open(site: Site) -> bool:
@@ -69,17 +70,18 @@ async def test_a_full_subnet_shows_in_the_operations(ipam_site: Site) -> None:
         await eventually(counted, "the worker counts it under its subnet")
 
 
+@SHARED
 @pytest.mark.parametrize(
     ("process", "page", "prefixes"),
     [("ipam", "ipam-aws.md", "plimsoll_ipam_"), ("worker", "worker.md", "plimsoll_(worker|budget|cloud)_")],
 )
 async def test_the_page_names_every_metric_with_its_labels(
-    ipam_site: Site, process: str, page: str, prefixes: str
+    shared_site: Site, process: str, page: str, prefixes: str
 ) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, **FOUR) as node:
+    instance = await shared_site.ec2.launch("m5.large")
+    async with shared_site.node(f"of-{process}", instance, **FOUR) as node:
         await node.until(lambda: len(node.addresses) == 4)
-        text = await ipam_site.metrics(process)
+        text = await shared_site.metrics(process)
     exported = {name for name in re.findall(r"^# TYPE (\w+)", text, re.M) if re.match(prefixes, name)}
     section = (DOCS / page).read_text().split("## Metrics")[1].split("\n## ")[0]
     documented = dict(re.findall(r"`(plimsoll_\w+)(?:\{([\w,]+)\})?`", section))

@@ -30,11 +30,13 @@ async def read_to_end(stream: Any) -> None:
 
 
 FOUR = {"watermarks": pb.Watermarks(pre_allocate=4)}
+SHARED = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_node_gets_its_pool_and_keeps_it_between_its_marks(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, **FOUR) as node:
+@SHARED
+async def test_a_node_gets_its_pool_and_keeps_it_between_its_marks(shared_site: Site) -> None:
+    instance = await shared_site.ec2.launch("m5.large")
+    async with shared_site.node("steady", instance, **FOUR) as node:
         await node.until(lambda: len(node.addresses) == 4)
         interface = next(iter(node.interfaces.values()))
         assert interface.gateway
@@ -49,26 +51,28 @@ async def test_a_node_gets_its_pool_and_keeps_it_between_its_marks(ipam_site: Si
         await node.until(lambda: len(node.addresses) == 5)
         assert node.in_use <= node.addresses, "an address in use is never taken away"
 
-        at_cloud = {address for each in await ipam_site.ec2.interfaces(instance) for address in each["addresses"]}
+        at_cloud = {address for each in await shared_site.ec2.interfaces(instance) for address in each["addresses"]}
         assert node.addresses <= at_cloud
-        pool = (await ipam_site.local.GetPool(pb.GetPoolRequest(node="n1"))).pool
+        pool = (await shared_site.local.GetPool(pb.GetPoolRequest(node="steady"))).pool
         assert (pool.attached, pool.in_use, pool.needed, pool.excess) == (5, 1, 0, 0)
         assert (pool.instance_type, pool.interface_limit, pool.addresses_per_interface) == ("m5.large", 3, 10)
 
 
-async def test_a_full_interface_is_followed_by_another(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, watermarks=pb.Watermarks(pre_allocate=12)) as node:
+@SHARED
+async def test_a_full_interface_is_followed_by_another(shared_site: Site) -> None:
+    instance = await shared_site.ec2.launch("m5.large")
+    async with shared_site.node("full", instance, watermarks=pb.Watermarks(pre_allocate=12)) as node:
         await node.until(lambda: len(node.addresses) >= 12)
         assert [each.device_index for each in node.interfaces.values()] == [0, 1]
-        second = next(each for each in await ipam_site.ec2.interfaces(instance) if each["device_index"] == 1)
-        assert (second["tags"][CLUSTER_TAG], second["tags"][NODE_TAG]) == ("plimsoll", "n1")
+        second = next(each for each in await shared_site.ec2.interfaces(instance) if each["device_index"] == 1)
+        assert (second["tags"][CLUSTER_TAG], second["tags"][NODE_TAG]) == ("plimsoll", "full")
         assert second["delete_on_termination"]
 
 
-async def test_pods_that_wait_raise_the_pool_at_once(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, watermarks=pb.Watermarks(pre_allocate=1)) as node:
+@SHARED
+async def test_pods_that_wait_raise_the_pool_at_once(shared_site: Site) -> None:
+    instance = await shared_site.ec2.launch("m5.large")
+    async with shared_site.node("waited", instance, watermarks=pb.Watermarks(pre_allocate=1)) as node:
         await node.until(lambda: len(node.addresses) == 1)
         await node.use(1)
         node.pending_pods = 5
@@ -107,10 +111,11 @@ async def test_a_reconnecting_node_resumes_where_it_stood(ipam_site: Site) -> No
         await node.until(lambda: len(node.addresses) == 6)
 
 
-async def test_only_a_node_itself_may_watch_its_pool(ipam_site: Site) -> None:
+@SHARED
+async def test_only_a_node_itself_may_watch_its_pool(shared_site: Site) -> None:
     callers: tuple[tuple[Kind, str], ...] = (("node", "other"), ("service", "worker"), ("service", "gateway"))
     for kind, name in callers:
-        async with ipam_site.channel(kind, name) as channel:
+        async with shared_site.channel(kind, name) as channel:
             call = pb_grpc.IpamServiceStub(channel).Watch()
             node = pb.NodeSpec(name="n1", instance_id="i-1")
             await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=node)))
@@ -119,16 +124,17 @@ async def test_only_a_node_itself_may_watch_its_pool(ipam_site: Site) -> None:
             assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_nodes_read_their_own_pool_and_workers_alone_claim(ipam_site: Site) -> None:
-    instance = await ipam_site.ec2.launch("m5.large")
-    async with ipam_site.node("n1", instance, **FOUR) as node:
+@SHARED
+async def test_nodes_read_their_own_pool_and_workers_alone_claim(shared_site: Site) -> None:
+    instance = await shared_site.ec2.launch("m5.large")
+    async with shared_site.node("own", instance, **FOUR) as node:
         await node.until(lambda: len(node.addresses) == 4)
-        async with ipam_site.channel("node", "n1") as own, ipam_site.channel("node", "n2") as other:
+        async with shared_site.channel("node", "own") as own, shared_site.channel("node", "n2") as other:
             mine, theirs = pb_grpc.IpamServiceStub(own), pb_grpc.IpamServiceStub(other)
-            assert (await mine.GetPool(pb.GetPoolRequest(node="n1"))).pool.attached == 4
+            assert (await mine.GetPool(pb.GetPoolRequest(node="own"))).pool.attached == 4
             for refused in (
-                theirs.GetPool(pb.GetPoolRequest(node="n1")),
-                theirs.Explain(pb.ExplainRequest(node="n1")),
+                theirs.GetPool(pb.GetPoolRequest(node="own")),
+                theirs.Explain(pb.ExplainRequest(node="own")),
                 mine.ListPools(pb.ListPoolsRequest()),
                 mine.Resync(pb.ResyncRequest()),
                 pb_grpc.IpamWorkServiceStub(own).ClaimIntent(pb.ClaimIntentRequest(intent_id="x")),
@@ -163,10 +169,11 @@ async def test_people_list_explain_and_resync(ipam_site: Site) -> None:
         assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_node_that_reports_nonsense_loses_its_stream_and_no_other_does(ipam_site: Site) -> None:
-    good_instance, bad_instance = await ipam_site.ec2.launch("m5.large"), await ipam_site.ec2.launch("m5.large")
+@SHARED
+async def test_a_node_that_reports_nonsense_loses_its_stream_and_no_other_does(shared_site: Site) -> None:
+    good_instance, bad_instance = await shared_site.ec2.launch("m5.large"), await shared_site.ec2.launch("m5.large")
     spec = pb.NodeSpec(name="bad", instance_id=bad_instance)
-    async with ipam_site.node("good", good_instance, **FOUR) as good, ipam_site.channel("node", "bad") as channel:
+    async with shared_site.node("good", good_instance, **FOUR) as good, shared_site.channel("node", "bad") as channel:
         await good.until(lambda: len(good.addresses) == 4)
         for usage, field in (
             (pb.Usage(in_use=["10.0.0.1/24"], sequence=2), "usage.in_use[0]"),
