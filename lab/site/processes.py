@@ -15,8 +15,9 @@ from typing import Final
 
 import aiohttp
 
-UNTIL_TIMEOUT_S: Final = 20.0
-_READY_TIMEOUT_S: Final = 20.0
+# Bounds for what hangs; all is there within a few seconds where the machine has little else to do.
+UNTIL_TIMEOUT_S: Final = 40.0
+_READY_TIMEOUT_S: Final = 60.0
 
 
 class SiteError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def seen_by_all(site: Site) -> str:
     return "\n".join([*commands, *(log.read_text(errors="replace") for log in site.folder.glob("**/*.log"))])
 
 
+async def logged(site: Site, words: str) -> bool:
+    return words in seen_by_all(site)
+
+
 async def test_no_secret_shows_while_all_is_well_nor_when_redis_refuses_the_password(
     make_site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,9 +48,8 @@ async def test_no_secret_shows_while_all_is_well_nor_when_redis_refuses_the_pass
     instance = await site.ec2.launch("m5.large")
     async with site.node("n1", instance, watermarks=pb.Watermarks(pre_allocate=4)) as node:
         await node.until(lambda: len(node.addresses) == 4)
-        seen = seen_by_all(site)
-        assert "intent done" in seen, "else the worker could not even use the password"
-        assert "services.worker" in seen
+        await eventually(partial(logged, site, "intent done"), "the worker could use the password")
+        assert "services.worker" in seen_by_all(site)
 
         admin.config_set("requirepass", "another")
         admin.client_kill_filter(_type="normal", skipme=True)

@@ -69,7 +69,7 @@ async def test_an_address_taken_away_from_a_pod_is_seen(checked_lab: Lab) -> Non
     await checked_lab.ec2.call(
         "UnassignPrivateIpAddresses", NetworkInterfaceId=owner.id, PrivateIpAddress__1=one.address
     )
-    await checked_lab.fabric.wait_applied((await checked_lab.ec2.state()).revision)
+    await checked_lab.fabric.wait_applied((await checked_lab.ec2.state()).revision, "aws")
     with pytest.raises(Failed, match=f"{one.address}, assigned to nobody"):
         await checks.addresses_assigned(checked_lab)
     with pytest.raises(Failed, match=re.escape(f"{other.name} ({other.address}")):
