@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from scapy.layers.l2 import Ether
 
 from datapath import layout
 from datapath.conntrack.evictions import created_of
 from datapath.conntrack.gc import Collector
-from tests.datapath.programs.bed import REMOTE4, WORLD4, A, B, ProgramBed
+from datapath.loader.programs import SkbContext
+from tests.datapath.programs.bed import HOST_MAC, REMOTE4, WORLD4, A, B, ProgramBed
 from tests.datapath.programs.packets import ip, udp
 
 pytestmark = pytest.mark.root
@@ -44,8 +46,11 @@ def test_what_a_full_table_of_flows_pushed_out_is_known() -> None:
             created=created_of(maps["created"], layout.CREATED),
         )  # fmt: skip
         collector.collect()
+        frame = bytearray(bytes(Ether(src=A.mac, dst=HOST_MAC) / ip(A.address4, B.address4) / udp(1, 2)))
+        context = SkbContext(ifindex=bed.ifindex["plma"]).pack()
         for port in range(1, 2001):
-            bed.from_pod(A, ip(A.address4, B.address4) / udp(port, 2))
+            frame[34:36] = port.to_bytes(2, "big")
+            bed.programs["from_pod"].test_run(bytes(frame), context=context)
         table = collector.collect().tables["flows"]
         present = table.entries + table.deleted
         assert present <= table.max_entries
