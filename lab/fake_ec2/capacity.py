@@ -44,6 +44,20 @@ def require_slot(cloud: Cloud, instance: Instance, device_index: int, network_ca
         )
 
 
+def require_kind(cloud: Cloud, instance: Instance, interface: Interface) -> None:
+    """The instance takes interfaces of that kind. Branches belong to a trunk and are attached to nothing else."""
+    kind = interface.interface_type
+    if kind == "branch":
+        raise ApiError("OperationNotPermitted", f"{interface.id} is a branch: it is associated with a trunk interface.")
+    if kind != "interface" and not instance.type.prefixes:
+        raise ApiError(
+            "UnsupportedOperation",
+            f"Interfaces of type {kind} are not supported on instance type {instance.type.name}.",
+        )
+    if kind == "trunk" and any(each.interface_type == "trunk" for each in cloud.interfaces_of(instance.id)):
+        raise ApiError("AttachmentLimitExceeded", f"Instance '{instance.id}' already has a trunk interface attached.")
+
+
 def facts_of(cloud: Cloud, interface: Interface) -> InstanceType | None:
     """The type of the instance that the interface is attached to."""
     if interface.attachment is None:

@@ -21,7 +21,7 @@ from lab.fake_ec2.errors import ApiError
 from lab.fake_ec2.faults import Faults
 from lab.fake_ec2.history import R, Table
 from lab.fake_ec2.protocol.rendering import Rendered
-from lab.fake_ec2.records import Instance, Interface, RouteTable, SecurityGroup, Subnet, Vpc
+from lab.fake_ec2.records import ElasticIp, Instance, Interface, RouteTable, SecurityGroup, Subnet, Vpc
 from lab.fake_ec2.space import Space, Space6
 from lab.fake_ec2.tokens import Tokens
 
@@ -32,6 +32,7 @@ _NOT_FOUND: Final = {
     "vpc": ("InvalidVpcID.NotFound", "The vpc ID '{}' does not exist"),
     "sg": ("InvalidGroup.NotFound", "The security group '{}' does not exist"),
     "rtb": ("InvalidRouteTableID.NotFound", "The routeTable ID '{}' does not exist"),
+    "eipalloc": ("InvalidAllocationID.NotFound", "The allocation ID '{}' does not exist"),
 }
 _MALFORMED: Final = {
     "i": "InvalidInstanceID.Malformed",
@@ -67,6 +68,7 @@ class Cloud:
         self.route_tables = self._table(RouteTable)
         self.interfaces = self._table(Interface)
         self.instances = self._table(Instance)
+        self.elastic_ips = self._table(ElasticIp)
         self.spaces: dict[str, Space] = {}
         self.spaces6: dict[str, Space6] = {}
         # Interfaces of an instance and of an attachment, at present.
@@ -153,6 +155,11 @@ class Cloud:
             self.spaces[interface.subnet_id].release_prefix(prefix)
         for address in interface.ipv6_addresses:
             self.spaces6[interface.subnet_id].release(address)
+        for prefix in interface.ipv6_prefixes:
+            self.spaces6[interface.subnet_id].release_prefix(prefix)
+        if interface.association is not None:
+            public = self.elastic_ips.current[interface.association.allocation_id]
+            self.elastic_ips.put(replace(public, interface_id="", association_id=""))
         self.rendered.pop(interface.id, None)
         self.interfaces.remove(interface.id)
         self.changed()

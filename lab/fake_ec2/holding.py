@@ -21,6 +21,12 @@ class Wanted:
     prefix_count: int = 0
     ipv6_addresses: tuple[str, ...] = ()
     ipv6_count: int = 0
+    ipv6_prefixes: tuple[str, ...] = ()
+    ipv6_prefix_count: int = 0
+
+    @property
+    def has_prefixes(self) -> bool:
+        return bool(self.prefixes or self.prefix_count or self.ipv6_prefixes or self.ipv6_prefix_count)
 
     @property
     def slots(self) -> int:
@@ -29,13 +35,11 @@ class Wanted:
 
     @property
     def ipv6_slots(self) -> int:
-        return len(self.ipv6_addresses) + self.ipv6_count
+        return len(self.ipv6_addresses) + self.ipv6_count + len(self.ipv6_prefixes) + self.ipv6_prefix_count
 
 
 def wanted(parameters: Any) -> Wanted:
     """Reads what CreateNetworkInterface, RunInstances and the Assign calls share. Raises ApiError."""
-    if "Ipv6PrefixCount" in parameters or "Ipv6Prefixes" in parameters:
-        raise ApiError("UnsupportedOperation", "IPv6 prefixes are not supported here.")
     rows = parameters.get("PrivateIpAddresses", ())
     # Assign calls list plain addresses, the others structures.
     named = [(row, False) if isinstance(row, str) else (row["PrivateIpAddress"], row.get("Primary")) for row in rows]
@@ -50,6 +54,9 @@ def wanted(parameters: Any) -> Wanted:
     prefixes = tuple(
         row if isinstance(row, str) else row.get("Ipv4Prefix", "") for row in parameters.get("Ipv4Prefixes", ())
     )
+    prefixes6 = tuple(
+        row if isinstance(row, str) else row.get("Ipv6Prefix", "") for row in parameters.get("Ipv6Prefixes", ())
+    )
     if len({*addresses, *primaries}) < len(addresses) + len(set(primaries)) or len(set(prefixes)) < len(prefixes):
         raise ApiError("InvalidParameterValue", "An address is specified more than once.")
     found = Wanted(
@@ -60,11 +67,17 @@ def wanted(parameters: Any) -> Wanted:
         prefix_count=_count(parameters, "Ipv4PrefixCount"),
         ipv6_addresses=ipv6,
         ipv6_count=_count(parameters, "Ipv6AddressCount"),
+        ipv6_prefixes=prefixes6,
+        ipv6_prefix_count=_count(parameters, "Ipv6PrefixCount"),
     )
     if addresses and found.count:
         raise _either("privateIpAddresses", "secondaryPrivateIpAddressCount")
     if prefixes and found.prefix_count:
         raise _either("ipv4Prefixes", "ipv4PrefixCount")
+    if prefixes6 and found.ipv6_prefix_count:
+        raise _either("ipv6Prefixes", "ipv6PrefixCount")
+    if (ipv6 or found.ipv6_count) and (prefixes6 or found.ipv6_prefix_count):
+        raise ApiError("InvalidParameterCombination", "IPv6 addresses and IPv6 prefixes cannot be assigned by one call")
     if ipv6 and found.ipv6_count:
         raise _either("ipv6Addresses", "ipv6AddressCount")
     return found
@@ -92,6 +105,7 @@ class Holding:
         self.addresses: list[str] = []
         self.prefixes: list[str] = []
         self.ipv6_addresses: list[str] = []
+        self.ipv6_prefixes: list[str] = []
 
     def __enter__(self) -> Holding:
         return self
@@ -108,6 +122,9 @@ class Holding:
         for address in self.ipv6_addresses:
             assert self._space6 is not None
             self._space6.release(address)
+        for prefix in self.ipv6_prefixes:
+            assert self._space6 is not None
+            self._space6.release_prefix(prefix)
 
     def take(self, wanted: Wanted, *, primary: bool) -> None:
         """What is named goes first, so that the cloud's own choice does not take it; then prefixes, which are scarcer.
@@ -125,9 +142,13 @@ class Holding:
         self.addresses += self._space.addresses(wanted.count)
         if wanted.ipv6_slots and self._space6 is None:
             raise ApiError("InvalidParameterValue", "The subnet has no IPv6 CIDR block.")
+        if self._space6 is None:
+            return
         for address in wanted.ipv6_addresses:
-            assert self._space6 is not None
             self.ipv6_addresses.append(self._space6.claim(address))
+        for prefix in wanted.ipv6_prefixes:
+            self.ipv6_prefixes.append(self._space6.claim_prefix(prefix))
+        for _ in range(wanted.ipv6_prefix_count):
+            self.ipv6_prefixes.append(self._space6.prefix())
         for _ in range(wanted.ipv6_count):
-            assert self._space6 is not None
             self.ipv6_addresses.append(self._space6.address())

@@ -68,8 +68,29 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Association:
+    """An Elastic IP that leads to the primary address of an interface."""
+
+    id: str
+    allocation_id: str
+    public_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticIp:
+    """`interface_id` is empty while it leads nowhere."""
+
+    number: int
+    id: str
+    address: str
+    association_id: str = ""
+    interface_id: str = ""
+    tags: Tags = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
-    """`addresses` has the primary address first; `prefixes` are /28 in CIDR form."""
+    """`addresses` has the primary address first; `prefixes` are /28, `ipv6_prefixes` /80 in CIDR form."""
 
     number: int
     id: str
@@ -86,6 +107,13 @@ class Interface:
     interface_type: str = "interface"
     attachment: Attachment | None = None
     tags: Tags = field(default_factory=dict)
+    ipv6_prefixes: tuple[str, ...] = ()
+    requester_managed: bool = False
+    association: Association | None = None
+
+    @property
+    def ipv6_slots(self) -> int:
+        return len(self.ipv6_addresses) + len(self.ipv6_prefixes)
 
     @property
     def status(self) -> str:
@@ -113,4 +141,4 @@ class Instance:
     tags: Tags = field(default_factory=dict)
 
 
-Record = Vpc | Subnet | SecurityGroup | RouteTable | Interface | Instance
+Record = Vpc | Subnet | SecurityGroup | RouteTable | Interface | Instance | ElasticIp

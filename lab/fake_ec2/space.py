@@ -15,6 +15,8 @@ from lab.fake_ec2.errors import ApiError
 PREFIX_LENGTH = 28
 PREFIX_SIZE = 1 << (32 - PREFIX_LENGTH)
 _BLOCK = (1 << PREFIX_SIZE) - 1
+PREFIX_LENGTH6 = 80
+_BLOCK6_BITS = 128 - PREFIX_LENGTH6
 
 
 class Space:
@@ -134,19 +136,57 @@ class Space:
 
 
 class Space6:
-    """IPv6 of a subnet: practically without end, so only uniqueness is kept."""
+    """IPv6 of a subnet: practically without end, so only uniqueness is kept, of addresses and of /80 blocks."""
 
     def __init__(self, network: ipaddress.IPv6Network, chance: random.Random) -> None:
         self.network = network
         self._base = int(network.network_address)
         self._chance = chance
         self._used: set[int] = set()
+        self._blocks: set[int] = set()
 
     def address(self) -> str:
-        while (number := self._chance.randrange(16, self.network.num_addresses - 1)) in self._used:
+        while not self._is_free(number := self._chance.randrange(16, self.network.num_addresses - 1)):
             pass
         self._used.add(number)
         return str(ipaddress.IPv6Address(self._base + number))
+
+    def prefix(self) -> str:
+        """Takes a block that is wholly free."""
+        blocks = self.network.num_addresses >> _BLOCK6_BITS
+        # The first and the last block hold what the cloud reserves.
+        while (block := self._chance.randrange(1, blocks - 1)) in self._blocks or self._holds(block):
+            pass
+        return self._take_block(block)
+
+    def claim_prefix(self, prefix: str) -> str:
+        block = self._block(prefix)
+        if block in self._blocks or self._holds(block):
+            raise ApiError("InvalidIPAddress.InUse", f"Prefix {prefix} holds addresses that are in use.")
+        return self._take_block(block)
+
+    def release_prefix(self, prefix: str) -> None:
+        self._blocks.remove(self._block(prefix))
+
+    def _is_free(self, number: int) -> bool:
+        return number not in self._used and number >> _BLOCK6_BITS not in self._blocks
+
+    def _holds(self, block: int) -> bool:
+        """Whether single addresses of it are taken."""
+        return any(number >> _BLOCK6_BITS == block for number in self._used)
+
+    def _block(self, prefix: str) -> int:
+        try:
+            network = ipaddress.IPv6Network(prefix)
+        except ValueError:
+            raise ApiError("InvalidParameterValue", f"{prefix} is not an aligned CIDR block") from None
+        if network.prefixlen != PREFIX_LENGTH6 or not network.subnet_of(self.network):
+            raise ApiError("InvalidParameterValue", f"Prefix {prefix} is not a /{PREFIX_LENGTH6} of the subnet")
+        return (int(network.network_address) - self._base) >> _BLOCK6_BITS
+
+    def _take_block(self, block: int) -> str:
+        self._blocks.add(block)
+        return str(ipaddress.IPv6Network((self._base + (block << _BLOCK6_BITS), PREFIX_LENGTH6)))
 
     def require(self, address: str) -> None:
         try:
@@ -157,7 +197,7 @@ class Space6:
             raise ApiError(
                 "InvalidParameterValue", f"Address {address} does not fall within the subnet's address range"
             )
-        if number in self._used:
+        if not self._is_free(number):
             raise ApiError("InvalidIPAddress.InUse", f"Address {address} is in use.")
 
     def claim(self, address: str) -> str:

@@ -65,6 +65,8 @@ def interface(cloud: Cloud, record: Interface) -> Document:
         "addresses": list(record.addresses),
         "prefixes": list(record.prefixes),
         "ipv6_addresses": list(record.ipv6_addresses),
+        "ipv6_prefixes": list(record.ipv6_prefixes),
+        "public_address": record.association.public_address if record.association else "",
         "status": record.status,
         "description": record.description,
         "tags": dict(record.tags),

@@ -4,6 +4,7 @@ networks.py       VPCs, subnets, security groups, route tables
 interfaces.py     network interfaces, from creation to deletion
 attachments.py    attach, detach, attributes
 addresses.py      secondary addresses, prefixes, IPv6
+elastic_ips.py    public addresses that stay: allocate, associate, release
 instances.py      instances, from launch to termination
 instance_types.py what types there are
 tags.py           tags of everything
@@ -12,6 +13,7 @@ describe.py       records as answers
 
 import lab.fake_ec2.actions.addresses
 import lab.fake_ec2.actions.attachments
+import lab.fake_ec2.actions.elastic_ips
 import lab.fake_ec2.actions.instance_types
 import lab.fake_ec2.actions.instances
 import lab.fake_ec2.actions.interfaces

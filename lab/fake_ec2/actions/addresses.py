@@ -1,4 +1,4 @@
-"""Secondary addresses, /28 prefixes and IPv6 addresses of interfaces."""
+"""Secondary addresses, /28 prefixes, IPv6 addresses and /80 prefixes of interfaces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assign_private_ip_addresses(cloud: Cloud, parameters: Parameters) -> Answer:
     require_addresses(
         facts_of(cloud, interface),
         slots + asked.slots,
-        len(interface.ipv6_addresses),
+        interface.ipv6_slots,
         prefixes=bool(asked.prefixes or asked.prefix_count),
     )
     with Holding(cloud, interface.subnet_id) as held:
@@ -90,29 +90,53 @@ def assign_ipv6_addresses(cloud: Cloud, parameters: Parameters) -> Answer:
     interface = cloud.find(cloud.interfaces, parameters["NetworkInterfaceId"])
     asked = wanted(parameters)
     if not asked.ipv6_slots:
-        raise ApiError("MissingParameter", "Either ipv6Addresses or ipv6AddressCount must be specified")
+        raise ApiError(
+            "MissingParameter", "Either IPv6 addresses, prefixes or a count of them must be specified"
+        )
     slots = len(interface.addresses) + len(interface.prefixes)
     require_addresses(
-        facts_of(cloud, interface), slots, len(interface.ipv6_addresses) + asked.ipv6_slots, prefixes=False
+        facts_of(cloud, interface), slots, interface.ipv6_slots + asked.ipv6_slots, prefixes=asked.has_prefixes
     )
     with Holding(cloud, interface.subnet_id) as held:
         held.take(asked, primary=False)
-    cloud.put_interface(replace(interface, ipv6_addresses=(*interface.ipv6_addresses, *held.ipv6_addresses)))
-    return {"NetworkInterfaceId": interface.id, "AssignedIpv6Addresses": held.ipv6_addresses}
+    cloud.put_interface(
+        replace(
+            interface,
+            ipv6_addresses=(*interface.ipv6_addresses, *held.ipv6_addresses),
+            ipv6_prefixes=(*interface.ipv6_prefixes, *held.ipv6_prefixes),
+        )
+    )
+    return {
+        "NetworkInterfaceId": interface.id,
+        "AssignedIpv6Addresses": held.ipv6_addresses,
+        "AssignedIpv6Prefixes": held.ipv6_prefixes,
+    }
 
 
 @action("UnassignIpv6Addresses")
 def unassign_ipv6_addresses(cloud: Cloud, parameters: Parameters) -> Answer:
     interface = cloud.find(cloud.interfaces, parameters["NetworkInterfaceId"])
     addresses = dict.fromkeys(parameters.get("Ipv6Addresses", ()))
-    if not addresses:
-        raise ApiError("MissingParameter", "The request must contain the parameter ipv6Addresses")
-    if not addresses.keys() <= set(interface.ipv6_addresses):
+    prefixes = dict.fromkeys(parameters.get("Ipv6Prefixes", ()))
+    if not addresses and not prefixes:
+        raise ApiError("MissingParameter", "Either ipv6Addresses or ipv6Prefixes must be specified")
+    if not addresses.keys() <= set(interface.ipv6_addresses) or not prefixes.keys() <= set(interface.ipv6_prefixes):
         raise ApiError(
             "InvalidParameterValue", f"Some of the specified addresses are not assigned to interface {interface.id}"
         )
     for address in addresses:
         cloud.spaces6[interface.subnet_id].release(address)
-    left = tuple(each for each in interface.ipv6_addresses if each not in addresses)
-    cloud.put_interface(replace(interface, ipv6_addresses=left))
-    return {"NetworkInterfaceId": interface.id, "UnassignedIpv6Addresses": list(addresses)}
+    for prefix in prefixes:
+        cloud.spaces6[interface.subnet_id].release_prefix(prefix)
+    cloud.put_interface(
+        replace(
+            interface,
+            ipv6_addresses=tuple(each for each in interface.ipv6_addresses if each not in addresses),
+            ipv6_prefixes=tuple(each for each in interface.ipv6_prefixes if each not in prefixes),
+        )
+    )
+    return {
+        "NetworkInterfaceId": interface.id,
+        "UnassignedIpv6Addresses": list(addresses),
+        "UnassignedIpv6Prefixes": list(prefixes),
+    }

@@ -7,7 +7,7 @@ from functools import partial
 
 from lab.fake_ec2.actions.interfaces import groups
 from lab.fake_ec2.actions.registry import Answer, Parameters, action
-from lab.fake_ec2.capacity import require_addresses, require_slot
+from lab.fake_ec2.capacity import require_addresses, require_kind, require_slot
 from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.errors import ApiError, invalid, missing
 from lab.fake_ec2.records import Attachment, Instance, Interface
@@ -33,7 +33,9 @@ def attach(
         )
     require_slot(cloud, instance, device_index, network_card)
     slots = len(interface.addresses) + len(interface.prefixes)
-    require_addresses(instance.type, slots, len(interface.ipv6_addresses), prefixes=bool(interface.prefixes))
+    prefixes = bool(interface.prefixes or interface.ipv6_prefixes)
+    require_addresses(instance.type, slots, interface.ipv6_slots, prefixes=prefixes)
+    require_kind(cloud, instance, interface)
     made = Attachment(
         id=cloud.new_id("eni-attach"),
         instance_id=instance.id,

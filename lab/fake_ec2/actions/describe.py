@@ -9,7 +9,16 @@ from typing import Any
 from lab.fake_ec2.actions.tags import told
 from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.protocol.rendering import Rendered, element
-from lab.fake_ec2.records import Attachment, Instance, Interface, SecurityGroup, Subnet, Vpc
+from lab.fake_ec2.records import (
+    Association,
+    Attachment,
+    ElasticIp,
+    Instance,
+    Interface,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+)
 
 _STATE_CODES = {"pending": 0, "running": 16, "stopped": 80, "terminated": 48}
 
@@ -112,7 +121,34 @@ def _common(cloud: Cloud, record: Interface) -> Structure:
         "PrivateIpAddresses": _addresses(cloud, record),
         "Ipv4Prefixes": [{"Ipv4Prefix": each} for each in record.prefixes] or None,
         "Ipv6Addresses": [{"Ipv6Address": each} for each in record.ipv6_addresses],
+        "Ipv6Prefixes": [{"Ipv6Prefix": each} for each in record.ipv6_prefixes] or None,
         "Groups": group_names(cloud, record.group_ids),
+    }
+
+
+def association(cloud: Cloud, record: Association) -> Structure:
+    return {
+        "AllocationId": record.allocation_id,
+        "AssociationId": record.id,
+        "IpOwnerId": cloud.account,
+        "PublicIp": record.public_address,
+    }
+
+
+def elastic_ip(cloud: Cloud, record: ElasticIp) -> Structure:
+    interface = cloud.interfaces.current.get(record.interface_id)
+    attachment = interface.attachment if interface else None
+    return {
+        "AllocationId": record.id,
+        "PublicIp": record.address,
+        "Domain": "vpc",
+        "NetworkBorderGroup": cloud.region,
+        "AssociationId": record.association_id or None,
+        "NetworkInterfaceId": record.interface_id or None,
+        "NetworkInterfaceOwnerId": cloud.account if record.interface_id else None,
+        "PrivateIpAddress": interface.addresses[0] if interface else None,
+        "InstanceId": attachment.instance_id if attachment else None,
+        "Tags": told(record.tags),
     }
 
 
@@ -121,7 +157,8 @@ def interface(cloud: Cloud, record: Interface) -> Structure:
         **_common(cloud, record),
         "AvailabilityZone": record.zone,
         "Attachment": attachment(cloud, record.attachment) if record.attachment else None,
-        "RequesterManaged": False,
+        "RequesterManaged": record.requester_managed,
+        "Association": association(cloud, record.association) if record.association else None,
         "TagSet": told(record.tags),
     }
 

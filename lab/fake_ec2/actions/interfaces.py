@@ -10,7 +10,7 @@ from lab.fake_ec2.actions.registry import Answer, Parameters, action
 from lab.fake_ec2.actions.tags import specified
 from lab.fake_ec2.capacity import require_addresses
 from lab.fake_ec2.cloud import Cloud, not_found
-from lab.fake_ec2.errors import ApiError
+from lab.fake_ec2.errors import ApiError, invalid
 from lab.fake_ec2.filters import exactly, keep
 from lab.fake_ec2.holding import Holding, wanted
 from lab.fake_ec2.pages import page
@@ -41,17 +41,25 @@ FACTS: dict[str, Any] = {
     "attachment.delete-on-termination": lambda each: (
         str(each.attachment.delete_on_termination).lower() if each.attachment else ()
     ),
-    "requester-managed": lambda _: "false",
+    "requester-managed": lambda each: str(each.requester_managed).lower(),
+    "association.allocation-id": lambda each: each.association.allocation_id if each.association else (),
+    "association.public-ip": lambda each: each.association.public_address if each.association else (),
     "source-dest-check": lambda each: str(each.source_dest_check).lower(),
     "tags": lambda each: each.tags,
 }
+
+
+_KINDS = ("interface", "efa", "efa-only", "trunk", "branch")
 
 
 def build(cloud: Cloud, subnet: Subnet, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> Interface:
     """A new interface with its addresses taken; the caller stores it. Raises ApiError, and nothing is taken then."""
     group_ids = groups(cloud, subnet.vpc_id, parameters.get("Groups"))
     asked = wanted(parameters)
-    require_addresses(None, 1 + asked.slots, asked.ipv6_slots, prefixes=bool(asked.prefixes or asked.prefix_count))
+    require_addresses(None, 1 + asked.slots, asked.ipv6_slots, prefixes=asked.has_prefixes)
+    kind = parameters.get("InterfaceType", "interface")
+    if kind not in _KINDS:
+        raise invalid(kind, "interfaceType", f"It must be one of {', '.join(_KINDS)}.")
     with Holding(cloud, subnet.id) as held:
         held.take(asked, primary=True)
     return Interface(
@@ -66,8 +74,9 @@ def build(cloud: Cloud, subnet: Subnet, parameters: Mapping[str, Any], tags: Map
         ipv6_addresses=tuple(held.ipv6_addresses),
         group_ids=group_ids,
         description=parameters.get("Description", ""),
-        interface_type=parameters.get("InterfaceType", "interface"),
+        interface_type=kind,
         tags=tags,
+        ipv6_prefixes=tuple(held.ipv6_prefixes),
     )
 
 

@@ -20,6 +20,7 @@ _RESOURCES: Final = {
     "vpc": ("vpc", "vpcs"),
     "sg": ("security-group", "groups"),
     "rtb": ("route-table", "route_tables"),
+    "eipalloc": ("elastic-ip", "elastic_ips"),
 }
 _MAX_TAGS: Final = 50
 

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ipam.model import Subnet
+from ipam.model import PublicAddress, SecurityGroup, Subnet
 from ipam.ports import CloudProvider
 from ipam.providers.aws import AwsProvider, Scope
 from ipam.testing import FakeCloud
@@ -30,7 +30,8 @@ SEED = Seed.model_validate(
                     {"zone": "a", "cidr": "10.0.0.0/20", "tags": {"size": "large"}},
                     {"zone": "a", "cidr": "10.0.16.0/28", "tags": {"size": "small"}},
                 ],
-                "security_groups": [{"name": "nodes", "tags": {"role": "node"}}],
+                "security_groups": [{"name": "nodes", "tags": {"role": "node"}}, {"name": "pods"}],
+                "ipv6": True,
             }
         ]
     }
@@ -49,6 +50,9 @@ class Site:
     terminate: Callable[[str], None]
     unknown: Callable[[str], str] = lambda kind: f"{kind}-0123456789abcdef0"
     instance_type: str = "m5.large"
+    plain_type: str = "m4.large"  # takes no prefixes
+    other_group_id: str = ""
+    add_public_address: Callable[[dict[str, str]], str] = lambda _: ""
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +95,26 @@ def moto_url(aws_credentials: None) -> Iterator[str]:
 
 def fake_site() -> Site:
     subnets = (
-        Subnet("subnet-a", "10.0.0.0/20", "zone-a", "vpc-1", 0, {"size": "large"}, ("10.0.0.0/16",)),
-        Subnet("subnet-b", "10.0.16.0/28", "zone-a", "vpc-1", 0, {"size": "small"}, ("10.0.0.0/16",)),
-    )
-    cloud = FakeCloud(subnets=subnets)
+        Subnet(
+            "subnet-a", "10.0.0.0/20", "zone-a", "vpc-1", 0, {"size": "large"}, ("10.0.0.0/16",),
+            ipv6_cidr="fd00:1:0:1::/64",
+        ),
+        Subnet(
+            "subnet-b", "10.0.16.0/28", "zone-a", "vpc-1", 0, {"size": "small"}, ("10.0.0.0/16",),
+            ipv6_cidr="fd00:1:0:2::/64",
+        ),
+    )  # fmt: skip
+    groups = (SecurityGroup("sg-1", "vpc-1"), SecurityGroup("sg-2", "vpc-1"))
+    cloud = FakeCloud(subnets=subnets, security_groups=groups)
+
+    def add_public_address(tags: dict[str, str]) -> str:
+        id = f"public-{len(cloud.public_addresses(tags={}))}"
+        cloud.add_public_address(PublicAddress(id, "192.0.2.1", tags=tags))
+        return id
+
     return Site(
         cloud, "subnet-a", "subnet-b", "sg-1", lambda type_: cloud.launch(type_, subnet_id="subnet-a").id,
-        cloud.terminate,
+        cloud.terminate, other_group_id="sg-2", add_public_address=add_public_address,
     )  # fmt: skip
 
 
@@ -113,7 +130,15 @@ def ec2_site(ec2: Running, provider: AwsProvider) -> Site:
     def terminate(instance_id: str) -> None:
         ec2.do(lambda cloud: ACTIONS["TerminateInstances"].perform(cloud, {"InstanceIds": [instance_id]}))
 
-    return Site(provider, large, small, group, launch, terminate)
+    def add_public_address(tags: dict[str, str]) -> str:
+        rows = [{"Key": key, "Value": value} for key, value in tags.items()]
+        asked = {"TagSpecifications": [{"ResourceType": "elastic-ip", "Tags": rows}]}
+        return str(ec2.do(lambda cloud: ACTIONS["AllocateAddress"].perform(cloud, asked))["AllocationId"])
+
+    other = ec2.do(lambda cloud: next(each.id for each in cloud.groups.current.values() if each.name == "pods"))
+    return Site(
+        provider, large, small, group, launch, terminate, other_group_id=other, add_public_address=add_public_address
+    )
 
 
 def moto_site(url: str) -> Site:

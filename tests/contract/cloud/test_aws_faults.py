@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ipam.errors import (
 )
 from ipam.ports import CloudProvider
 from ipam.providers.aws import AwsProvider, Scope
+from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.testing import Running
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
@@ -239,3 +241,24 @@ def test_threads_share_one_provider(ec2: Running, ec2_cloud: Site) -> None:
 def no_faults_left(ec2: Running) -> Iterator[None]:
     yield
     ec2.set_faults()
+
+
+@pytest.mark.parametrize("kind", ["trunk", "efa", "managed"])
+def test_interfaces_that_are_not_for_pods_keep_their_place_without_addresses(
+    ec2: Running, ec2_cloud: Site, kind: str
+) -> None:
+    instance_id = ec2_cloud.launch("m5.large")
+    made = ec2_cloud.provider.create_interface(
+        subnet_id=ec2_cloud.subnet_id, security_group_ids=[], secondary_count=3, tags={}, description="",
+        client_token="",
+    )  # fmt: skip
+
+    def change(cloud: Cloud) -> None:
+        record = cloud.interfaces.current[made.id]
+        changes = {"requester_managed": True} if kind == "managed" else {"interface_type": kind}
+        cloud.put_interface(dataclasses.replace(record, **changes))  # type: ignore[arg-type]
+
+    ec2.do(change)
+    ec2_cloud.provider.attach_interface(interface_id=made.id, instance_id=instance_id, device_index=1, network_card=0)
+    seen = ec2_cloud.provider.instance(instance_id).interfaces[1]
+    assert (seen.id, seen.status, seen.addresses) == (made.id, "excluded", ())
