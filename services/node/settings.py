@@ -98,6 +98,9 @@ class DatapathSettings(BaseModel):
         return value
 
 
+CLUSTER = "cluster"
+
+
 class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PLIMSOLL_NODE_")
 
@@ -118,7 +121,7 @@ class Settings(ServiceSettings):
         ranges.DEFAULT_SIZE6, ge=1, le=61440, description="addresses leased from an IPv6 range that stands alone"
     )
     pod_cidrs: list[str] = Field(
-        [], description="this node's own ranges for pods, instead of ipam: one of IPv4, one of IPv6, or one of each"
+        [], description="own ranges for pods, instead of ipam: one of each family at most; or cluster: of the registry"
     )
 
     datapath: DatapathSettings = Field(
@@ -157,12 +160,23 @@ class Settings(ServiceSettings):
             return value
         if info.data.get("ipam"):
             raise ValueError("addresses come from ipam or from pod_cidrs, not from both; leave one empty")
+        if value == [CLUSTER]:
+            if not info.data.get("registry"):
+                raise ValueError("the cluster's ranges come from the registry: set registry, or ranges of this node")
+            return value
         return list(ranges.parse(value, info.data.get("pod_cidr6_size", ranges.DEFAULT_SIZE6)).texts)
 
     @property
     def pod_ranges(self) -> ranges.PodRanges | None:
-        """What pod_cidrs says; None: the pool comes from IPAM."""
-        return ranges.parse(self.pod_cidrs, self.pod_cidr6_size) if self.pod_cidrs else None
+        """What pod_cidrs says; None: the pool comes from IPAM, or the ranges are not known yet."""
+        if not self.pod_cidrs or self.of_cluster:
+            return None
+        return ranges.parse(self.pod_cidrs, self.pod_cidr6_size)
+
+    @property
+    def of_cluster(self) -> bool:
+        """Whether the registry gives the ranges, and has not been asked yet."""
+        return self.pod_cidrs == [CLUSTER]
 
     @field_validator("cni_socket")
     @classmethod

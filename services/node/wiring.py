@@ -35,6 +35,7 @@ from services.api.node.v1 import datapath_pb2_grpc, node_pb2_grpc
 from services.api.registry.v1 import registry_pb2
 from services.node.clients import Connection, IpamClient, RegistryClient, Signal, registry_endpoint
 from services.node.cluster import Cluster
+from services.node.cluster_ranges import with_ranges
 from services.node.cni import CniHandler, CniServer
 from services.node.datapath import DatapathRunner, PodNames, config_of
 from services.node.datapath_handlers import DatapathHandlers
@@ -55,6 +56,7 @@ _log = structlog.get_logger("datapath")
 
 async def build(settings: Settings, life: Lifecycle) -> None:
     version = metadata.version("plimsoll")
+    settings = await with_ranges(settings, _connector(settings, settings.registry, "service/registry"))
     signal = Signal()
     journal = await life.enter(Journal(settings.state_dir / "node.db"))
     names = PodNames(lambda: pods.attached())

@@ -8,7 +8,9 @@ RegistryError
 ├── SessionReplaced   the node has opened a newer stream; this one ends
 ├── StaleLead         another registry leads by now
 ├── IdentityTaken     a set of labels would have two numbers
-└── IdentitiesExhausted   every number is given out
+├── IdentitiesExhausted   every number is given out
+├── NoClusterRanges   no ranges for nodes are configured
+└── RangesExhausted   every node's range is given out
 """
 
 from __future__ import annotations
@@ -60,4 +62,12 @@ class IdentityTaken(RegistryError):
 
 
 class IdentitiesExhausted(RegistryError):
+    kind = "exhausted"
+
+
+class NoClusterRanges(RegistryError):
+    kind = "precondition"
+
+
+class RangesExhausted(RegistryError):
     kind = "exhausted"

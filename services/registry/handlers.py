@@ -24,6 +24,7 @@ POLICY = {
     f"/{SERVICE}/ListNodes": allow(nodes=True, services={"gateway", "cli"}),
     f"/{SERVICE}/ListEndpoints": allow(nodes=True, services={"gateway", "cli"}),
     f"/{SERVICE}/ListIdentities": allow(nodes=True, services={"gateway", "cli"}),
+    f"/{SERVICE}/TakePodCidrs": allow(nodes=True),
     f"/{SERVICE}/DeleteNode": allow(services={"gateway", "cli"}),
 }
 
@@ -83,6 +84,13 @@ class RegistryHandlers(registry_pb2_grpc.RegistryServiceServicer):
         told, following = page(keys, size=request.page_size, token=request.page_token, scope="identities")
         found = [wire.identity_message(identities.all[int(key)], identities.uses(int(key))) for (key,) in told]
         return registry_pb2.ListIdentitiesResponse(identities=found, next_page_token=following)
+
+    async def TakePodCidrs(  # noqa: N802
+        self, request: registry_pb2.TakePodCidrsRequest, context: Any
+    ) -> registry_pb2.TakePodCidrsResponse:
+        require_node(identity(context), request.node)
+        wire.check_name(request.node, field="node")
+        return registry_pb2.TakePodCidrsResponse(pod_cidrs=await self._registry.take_pod_cidrs(request.node))
 
     async def DeleteNode(  # noqa: N802
         self, request: registry_pb2.DeleteNodeRequest, context: Any

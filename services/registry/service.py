@@ -17,7 +17,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import structlog
 
-from services.registry.errors import IdentitiesExhausted, NodeAlive, NotFound, SessionReplaced
+from ipam.cluster_pool import ClusterPool
+from services.registry.errors import (
+    IdentitiesExhausted,
+    NoClusterRanges,
+    NodeAlive,
+    NotFound,
+    RangesExhausted,
+    SessionReplaced,
+)
 from services.registry.identities import Identities
 from services.registry.model import UNMANAGED, Endpoint, EndpointKey, Node, NodeState
 from services.registry.ports import Changes, Clock, RegistryStore
@@ -54,6 +62,7 @@ class Registry:
     :param topic: is told of nodes (without `heartbeat_at`, which would be news each second) and endpoints.
     :param lost_after_s: a node that was silent for so long is lost.
     :param identities: gives out the numbers of sets of labels; none of them is loaded yet.
+    :param cluster_pool: gives nodes their ranges; None: each node has its own, or a cloud's IPAM.
     """
 
     def __init__(
@@ -64,12 +73,15 @@ class Registry:
         *,
         lost_after_s: float,
         identities: Identities | None = None,
+        cluster_pool: ClusterPool | None = None,
     ) -> None:
         self._store = store
         self._topic = topic
         self._clock = clock
         self._lost_after_s = lost_after_s
         self._identities = Identities(clock) if identities is None else identities
+        self._cluster_pool = cluster_pool
+        self._giving = asyncio.Lock()
         # No number is taken while the store forgets some: it might forget one that was just taken.
         self._tending = asyncio.Lock()
         self._exhausted = False
@@ -120,6 +132,33 @@ class Registry:
                 self._log.info("node registered" if known is None else "node changed", node=node.name)
             self._heard(node.name)
         return session
+
+    async def take_pod_cidrs(self, name: str) -> tuple[str, ...]:
+        """The node's ranges out of the cluster's: those it has, else free ones, which are durable before it is told.
+
+        A node that has not opened a stream yet is lost from the start: its ranges stay its own until it is deleted.
+        Raises NoClusterRanges, RangesExhausted.
+        """
+        if self._cluster_pool is None:
+            raise NoClusterRanges(
+                "no ranges of the cluster are configured", field="cluster_cidrs",
+                remedy="set the registry's cluster_cidrs, or give the node pod_cidrs of its own",
+            )  # fmt: skip
+        async with self._locks[name], self._giving:
+            known = self._nodes.get(name)
+            if known is not None and self._cluster_pool.holds(known.pod_cidrs):
+                return known.pod_cidrs
+            taken = [_network(text) for node in self._nodes.values() for text in node.pod_cidrs]
+            given = self._cluster_pool.give(taken)
+            if not given:
+                raise RangesExhausted(
+                    f"all ranges for {self._cluster_pool.ranges.nodes} nodes are given", field="cluster_cidrs",
+                    remedy="add a range to the registry's cluster_cidrs, or delete nodes that are gone",
+                )  # fmt: skip
+            node = known or Node(name, state=NodeState.LOST, registered_at=self._clock.now())
+            await self._write_node(replace(node, pod_cidrs=given))
+        self._log.info("node got ranges", node=name, pod_cidrs=given)
+        return given
 
     def _warn_of_overlaps(self, node: Node) -> None:
         """Two nodes that lease from one range give two pods one address. It is said and not refused: one of them may be

@@ -31,14 +31,19 @@ _STATES: Final = {
 }
 
 
-def node_from(message: registry_pb2.Node) -> Node:
-    """What a node announces of itself. Raises InvalidInput."""
-    if not _NODE_NAME.fullmatch(message.name):
+def check_name(name: str, *, field: str) -> None:
+    """Raises InvalidInput for what is no node's name."""
+    if not _NODE_NAME.fullmatch(name):
         raise InvalidInput(
-            f"{message.name!r} is not a node's name",
-            field="node.name",
+            f"{name!r} is not a node's name",
+            field=field,
             remedy="use 1 to 253 letters, digits, '.', '_' and '-', with a letter or digit at both ends",
         )
+
+
+def node_from(message: registry_pb2.Node) -> Node:
+    """What a node announces of itself. Raises InvalidInput."""
+    check_name(message.name, field="node.name")
     if message.cloud not in _CLOUDS:
         raise InvalidInput(
             f"cloud {message.cloud!r} is not known",

@@ -10,6 +10,7 @@ from typing import NoReturn
 import structlog
 from prometheus_client import REGISTRY
 
+from ipam.cluster_pool import ClusterPool
 from services.api.registry.v1 import registry_pb2_grpc
 from services.registry.errors import StaleLead
 from services.registry.handlers import POLICY, SERVICE, RegistryHandlers
@@ -40,7 +41,11 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     clock = SystemClock()
     identities = Identities(clock, patterns=settings.identity_labels, rest_s=settings.identity_rest_s)
     store = SqlRegistryStore(database)
-    registry = Registry(store, topic, clock, lost_after_s=settings.lost_after_s, identities=identities)
+    cluster_pool = ClusterPool(settings.cluster) if settings.cluster is not None else None
+    registry = Registry(
+        store, topic, clock,
+        lost_after_s=settings.lost_after_s, identities=identities, cluster_pool=cluster_pool,
+    )  # fmt: skip
     await registry.start()
     REGISTRY.register(RegistryCollector(registry, topic))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from services.registry.errors import NodeAlive, NotFound, SessionReplaced
+from ipam.cluster_pool import ClusterPool, parse_cluster
+from services.registry.errors import NoClusterRanges, NodeAlive, NotFound, RangesExhausted, SessionReplaced
 from services.registry.identities import Identities
 from services.registry.model import UNMANAGED, Endpoint, Node, NodeState
 from services.registry.ports import Changes
@@ -365,3 +367,65 @@ async def test_two_nodes_with_one_range_are_named(world: World) -> None:
     [line] = [line for line in logs if line["log_level"] == "error"]
     assert (line["node"], line["other"], line["range"]) == ("node-3", "node-1", "10.1.0.128/25")
     assert line["remedy"]
+
+
+# the cluster's ranges
+
+
+CLUSTER = ["10.128.0.0/22", "fd00:7::/62"]
+
+
+async def ranged(store: MemoryStore | None = None) -> World:
+    world = World(store or MemoryStore())
+    world.registry = Registry(
+        world.store,
+        world.topic,
+        world.clock,
+        lost_after_s=LOST_AFTER_S,
+        cluster_pool=ClusterPool(parse_cluster(CLUSTER)),
+    )
+    await world.registry.start()
+    return world
+
+
+async def test_each_node_gets_ranges_that_nobody_else_has_and_gets_them_again() -> None:
+    world = await ranged()
+    names = ["node-1", "node-2", "node-3", "node-1", "node-2"]
+    given = await asyncio.gather(*(world.registry.take_pod_cidrs(name) for name in names))
+    assert given[:2] == [("10.128.0.0/24", "fd00:7::/64"), ("10.128.1.0/24", "fd00:7:0:1::/64")]
+    assert given[3:] == given[:2]
+    assert len({text for texts in given for text in texts}) == 6
+    await world.registry.open(Node("node-1", addresses=("192.168.0.1",), pod_cidrs=given[0]))
+    assert world.state("node-1") is NodeState.READY
+    again = await ranged(world.store)
+    assert [await again.registry.take_pod_cidrs(name) for name in names] == given, "also of the next registry"
+
+
+async def test_a_nodes_ranges_are_free_again_when_it_is_deleted_and_not_before() -> None:
+    world = await ranged()
+    for number in range(4):
+        await world.registry.take_pod_cidrs(f"node-{number}")
+    await world.registry.open(Node("node-9", pod_cidrs=("192.168.9.0/24",)))
+    with pytest.raises(RangesExhausted, match="4 nodes") as caught:
+        await world.registry.take_pod_cidrs("node-9")
+    assert "delete nodes" in caught.value.remedy
+    world.clock.advance(10 * LOST_AFTER_S)
+    await world.registry.sweep()
+    with pytest.raises(RangesExhausted):
+        await world.registry.take_pod_cidrs("node-9")
+    await world.registry.delete("node-2")
+    assert await world.registry.take_pod_cidrs("node-9") == ("10.128.2.0/24", "fd00:7:0:2::/64")
+
+
+async def test_ranges_that_are_not_written_are_not_given() -> None:
+    world = await ranged()
+    world.store.fail = OSError("disk")
+    with pytest.raises(OSError, match="disk"):
+        await world.registry.take_pod_cidrs("node-1")
+    world.store.fail = None
+    assert "node-1" not in world.registry.nodes
+
+
+async def test_a_registry_without_ranges_says_so(world: World) -> None:
+    with pytest.raises(NoClusterRanges):
+        await world.registry.take_pod_cidrs("node-1")

@@ -134,6 +134,47 @@ class Node(_message.Message):
 Global___Node: _TypeAlias = Node  # noqa: Y015
 
 @_typing.final
+class TakePodCidrsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakePodCidrsRequest: _TypeAlias = TakePodCidrsRequest  # noqa: Y015
+
+@_typing.final
+class TakePodCidrsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_CIDRS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pod_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most one of each family, IPv4 first."""
+
+    def __init__(
+        self,
+        *,
+        pod_cidrs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_cidrs", b"pod_cidrs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakePodCidrsResponse: _TypeAlias = TakePodCidrsResponse  # noqa: Y015
+
+@_typing.final
 class Endpoint(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

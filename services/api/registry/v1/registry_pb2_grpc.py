@@ -60,6 +60,11 @@ class RegistryServiceStub:
                 request_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesRequest.SerializeToString,
                 response_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesResponse.FromString,
                 _registered_method=True)
+        self.TakePodCidrs = channel.unary_unary(
+                '/plimsoll.registry.v1.RegistryService/TakePodCidrs',
+                request_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.TakePodCidrsRequest.SerializeToString,
+                response_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.TakePodCidrsResponse.FromString,
+                _registered_method=True)
         self.DeleteNode = channel.unary_unary(
                 '/plimsoll.registry.v1.RegistryService/DeleteNode',
                 request_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.DeleteNodeRequest.SerializeToString,
@@ -104,6 +109,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakePodCidrs(self, request, context):
+        """Ranges for a node's pods out of the cluster's own, which it keeps until it is deleted: the same for each call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteNode(self, request, context):
         """Forgets a node that will not come back, with its endpoints. Fails while its heartbeat is fresh.
         """
@@ -138,6 +150,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListIdentities,
                     request_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesRequest.FromString,
                     response_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesResponse.SerializeToString,
+            ),
+            'TakePodCidrs': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakePodCidrs,
+                    request_deserializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.TakePodCidrsRequest.FromString,
+                    response_serializer=services_dot_api_dot_registry_dot_v1_dot_registry__pb2.TakePodCidrsResponse.SerializeToString,
             ),
             'DeleteNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteNode,
@@ -281,6 +298,33 @@ class RegistryService:
             '/plimsoll.registry.v1.RegistryService/ListIdentities',
             services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesRequest.SerializeToString,
             services_dot_api_dot_registry_dot_v1_dot_registry__pb2.ListIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakePodCidrs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plimsoll.registry.v1.RegistryService/TakePodCidrs',
+            services_dot_api_dot_registry_dot_v1_dot_registry__pb2.TakePodCidrsRequest.SerializeToString,
+            services_dot_api_dot_registry_dot_v1_dot_registry__pb2.TakePodCidrsResponse.FromString,
             options,
             channel_credentials,
             insecure,

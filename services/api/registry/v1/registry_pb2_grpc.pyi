@@ -42,6 +42,8 @@ class RegistryServiceStub:
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointsRequest, _registry_pb2.ListEndpointsResponse]
     ListIdentities: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListIdentitiesRequest, _registry_pb2.ListIdentitiesResponse]
     """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go."""
+    TakePodCidrs: _grpc.UnaryUnaryMultiCallable[_registry_pb2.TakePodCidrsRequest, _registry_pb2.TakePodCidrsResponse]
+    """Ranges for a node's pods out of the cluster's own, which it keeps until it is deleted: the same for each call."""
     DeleteNode: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteNodeRequest, _registry_pb2.DeleteNodeResponse]
     """Forgets a node that will not come back, with its endpoints. Fails while its heartbeat is fresh."""
 
@@ -59,6 +61,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointsRequest, _registry_pb2.ListEndpointsResponse]  # type: ignore[assignment]
     ListIdentities: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListIdentitiesRequest, _registry_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
     """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go."""
+    TakePodCidrs: _aio.UnaryUnaryMultiCallable[_registry_pb2.TakePodCidrsRequest, _registry_pb2.TakePodCidrsResponse]  # type: ignore[assignment]
+    """Ranges for a node's pods out of the cluster's own, which it keeps until it is deleted: the same for each call."""
     DeleteNode: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteNodeRequest, _registry_pb2.DeleteNodeResponse]  # type: ignore[assignment]
     """Forgets a node that will not come back, with its endpoints. Fails while its heartbeat is fresh."""
 
@@ -103,6 +107,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListIdentitiesResponse, _abc.Awaitable[_registry_pb2.ListIdentitiesResponse]]:
         """Numbers of sets of labels, ascending; those that no endpoint uses rest for a while before they go."""
+
+    @_abc_1.abstractmethod
+    def TakePodCidrs(
+        self,
+        request: _registry_pb2.TakePodCidrsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.TakePodCidrsResponse, _abc.Awaitable[_registry_pb2.TakePodCidrsResponse]]:
+        """Ranges for a node's pods out of the cluster's own, which it keeps until it is deleted: the same for each call."""
 
     @_abc_1.abstractmethod
     def DeleteNode(
