@@ -141,6 +141,10 @@ class Settings(ServiceSettings):
     security_group_ids: list[str] = Field([], description="security groups of new interfaces, by id")
     security_group_tags: dict[str, str] = Field({}, description="security groups of new interfaces, by tags")
     exclude_interface_tags: dict[str, str] = Field({}, description="interfaces with these tags are left alone")
+    prefix_delegation: bool | None = Field(None, description="whole prefixes instead of single addresses")
+    ipv6: bool | None = Field(None, description="pods of cloud interfaces get an IPv6 address, too")
+    use_primary_address: bool | None = Field(None, description="primary addresses carry pods, but for the first one's")
+    public_address_tags: dict[str, str] = Field({}, description="this node gets a public address with these tags")
     delete_on_termination: bool | None = Field(None, description="delete new interfaces with the instance")
     release_excess: bool | None = Field(None, description="give addresses above the watermark back")
 
