@@ -140,6 +140,10 @@ class OverrideSettings(BaseModel):
     security_group_ids: tuple[str, ...] | None = Field(None, description="groups of new interfaces")
     security_group_tags: Tags | None = Field(None, description="tags of these groups")
     exclude_interface_tags: Tags | None = Field(None, description="interfaces with all of them are left alone")
+    prefix_delegation: bool | None = Field(None, description="whole prefixes instead of single addresses")
+    ipv6: bool | None = Field(None, description="pods get an IPv6 address, too")
+    use_primary_address: bool | None = Field(None, description="primary addresses carry pods, but for the first one's")
+    public_address_tags: Tags | None = Field(None, description="each node gets a public address with these tags")
     release_excess: bool | None = Field(None, description="give addresses back that are above the marks")
 
     @field_validator("match_labels")
@@ -189,10 +193,10 @@ class IpamSettings(ServiceSettings):
     security_group_ids: tuple[str, ...] = Field((), description="groups of new interfaces; empty: by tags, else eth0's")
     security_group_tags: Tags = Field(default_factory=dict, description="tags of the groups of new interfaces")
     exclude_interface_tags: Tags = Field(default_factory=dict, description="interfaces with all of them are left alone")
-    prefix_delegation: bool = Field(False, description="whole prefixes instead of single addresses, where there are any")
+    prefix_delegation: bool = Field(False, description="whole prefixes instead of single addresses, if it can be")
     ipv6: bool = Field(False, description="pods get an IPv6 address, too, where the subnet has a range")
     use_primary_address: bool = Field(False, description="primary addresses carry pods, but for the first interface's")
-    public_address_tags: Tags = Field(default_factory=dict, description="each node gets a public address with these tags")
+    public_address_tags: Tags = Field(default_factory=dict, description="nodes get a public address with these tags")
     delete_on_termination: bool = Field(True, description="let the cloud delete interfaces with their instance")
     release_excess: bool = Field(True, description="give addresses back that are above the marks")
     release_delay_s: float = Field(180.0, ge=0, le=86400, description="how long an excess lasts before it is released")
@@ -267,6 +271,8 @@ class _TypeLimits(BaseModel):
     ipv6_per_interface: int = Field(0, ge=0, le=256)
     prefixes: bool = False
     network_cards: int = Field(1, ge=1, le=32)
+    addresses_per_instance: int = Field(0, ge=0, le=4096)
+    card_interfaces: tuple[int, ...] = ()
 
 
 def read_limits(path: Path) -> dict[str, Limits]:
