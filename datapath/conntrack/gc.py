@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final
@@ -131,6 +131,8 @@ class Collector:
         self._turn = threading.Lock()  # one pass at a time
         self._lock = threading.Lock()  # of what follows
         self._gone: dict[bytes, None] = {}
+        # Hears of flows that a pass found expired, key and value each; to be set before the first pass or never.
+        self.ended: Callable[[Iterable[tuple[bytes, bytes]]], None] | None = None
         self._wake: Callable[[], None] = lambda: None
         self.interval_s = SHORTEST_S
         self.last = Pass()
@@ -253,6 +255,8 @@ class Collector:
                 plain, mask, awake = self._end_masqueraded(keys, values, mask, now_j)
                 revived += awake
                 dead.update(census(chosen(of, 1, mask)))
+                if self.ended is not None:
+                    self.ended(_entries(keys, key_size, values, value_size, mask))
                 expired += len(mask) - mask.count(0) - (len(plain) - plain.count(0)) + _delete(flows, keys, plain)
             if gone:
                 forgotten += _delete(flows, keys, _marked(count, mask, gone, ((keys, key_size, (0, 16)),)))
@@ -332,6 +336,12 @@ async def _to_its_end(work: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await thread
         raise
+
+
+def _entries(keys: bytes, key_size: int, values: bytes, value_size: int, mask: bytes) -> Iterable[tuple[bytes, bytes]]:
+    for number in compress(range(len(mask)), mask):
+        at, of = number * key_size, number * value_size
+        yield keys[at : at + key_size], values[of : of + value_size]
 
 
 def _delete(table: MapLike, keys: bytes, mask: bytes) -> int:

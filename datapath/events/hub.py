@@ -98,7 +98,7 @@ class Subscription:
         return self._hub.lost_in_ring
 
     def put(self, events: Sequence[Event]) -> None:
-        """By the hub's thread only."""
+        """By the hub only."""
         test = self._test
         wanted = [event for event in events if test(event)]
         if not wanted:
@@ -170,6 +170,21 @@ class EventHub:
             if subscription in self._subscriptions:
                 self._lost_by_gone += subscription.lost
                 self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
+
+    def give(self, events: Sequence[Event]) -> None:
+        """Events that no program tells. From any thread."""
+        if not events:
+            return
+        with self._lock:
+            self._suppressed += sum(event.suppressed for event in events)
+            subscriptions = self._subscriptions
+        for subscription in subscriptions:
+            subscription.put(events)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody subscribes."""
+        return bool(self._subscriptions)
 
     def read_once(self) -> int:
         """Reads what there is and gives it out; how many records that was. The thread's step, and the tests'."""

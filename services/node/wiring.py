@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from datapath.conntrack.sizing import SHARES
 from datapath.endpoints.wiring import KernelEndpoints
+from datapath.events.expired import closed_events
 from datapath.events.hub import EventHub
 from datapath.identities.model import ClusterState
 from datapath.loader.ringbuf import RingReader
@@ -169,6 +170,8 @@ async def _view(datapath: Datapath, runner: DatapathRunner, names: PodNames, lif
     records = RingReader(maps["events"], maps["lost_events"])
     await life.enter(closing(records))
     hub = await life.enter(EventHub(records))
+    if datapath.config.flow_events:
+        datapath.collector.ended = lambda flows: hub.give(closed_events(flows)) if hub.heard else None
     known = NodeNames(datapath, names.of, runner.elsewhere)
     view = KernelView(
         datapath, hub, known, pod_of=names.of, pods_elsewhere=runner.elsewhere, prefilter=datapath.prefilter
@@ -241,6 +244,8 @@ def node_spec(settings: Settings) -> ipam_pb2.NodeSpec:
     )
     if settings.watermarks is not None:
         spec.watermarks.CopyFrom(ipam_pb2.Watermarks(**settings.watermarks.model_dump()))
+    if settings.policy is not None:
+        spec.policy.CopyFrom(ipam_pb2.Policy(**settings.policy.model_dump()))
     return spec
 
 
