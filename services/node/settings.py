@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, IPvAnyNetwork, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    IPvAnyNetwork,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from datapath.config import BPF_DIR, RoutingMode
@@ -14,6 +23,7 @@ from datapath.conntrack.sizing import Sizing
 from datapath.errors import InvalidSetting
 from ipam import ranges
 from ipam.local import Choice
+from ipam.overrides import TARGETS
 from services.runtime.addresses import SOCKET_PATH_BYTES, parse_listen
 from services.runtime.settings import ServiceSettings
 
@@ -98,6 +108,27 @@ class DatapathSettings(BaseModel):
         return value
 
 
+class PolicySettings(BaseModel):
+    """This node's own words on how its marks come about; what is unset is the service's to decide."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    warm_addresses: int | None = Field(None, ge=0, le=4096, description="free addresses; 0: fetched for each pod")
+    warm_prefixes: int | None = Field(None, ge=0, le=256, description="free prefixes")
+    warm_interfaces: int | None = Field(None, ge=0, le=15, description="interfaces' worth of free addresses")
+    warm_up: int | None = Field(None, ge=0, le=4096, description="addresses that the node starts with, once")
+    follow_demand: bool | None = Field(None, description="free addresses follow the node's own starts and stops")
+    demand_least: int | None = Field(None, ge=0, le=4096, description="free addresses by demand, at least")
+    demand_most: int | None = Field(None, ge=0, le=4096, description="free addresses by demand, at most")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        said = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(said) > 1:
+            raise ValueError(f"{' and '.join(said)} are set; a node has one target, so leave the others out")
+        return self
+
+
 CLUSTER = "cluster"
 
 
@@ -134,6 +165,7 @@ class Settings(ServiceSettings):
     reconcile_interval_s: float = Field(30.0, ge=1, le=3600, description="how often the kernel is compared anyway")
     heartbeat_interval_s: float = Field(10.0, gt=0, le=300, description="how often the registry is told of life")
 
+    policy: PolicySettings | None = Field(None, description="targets, warm-up and demand that win over the service's")
     watermarks: WatermarkSettings | None = Field(None, description="overrides of the service's watermarks")
     first_interface_index: int | None = Field(None, ge=0, le=255, description="lower device indices carry no pods")
     subnet_ids: list[str] = Field([], description="subnets for new interfaces, by id")

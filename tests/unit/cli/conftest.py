@@ -105,6 +105,13 @@ class FakeIpam(ipam_pb2_grpc.IpamServiceServicer):
         self.lead(context)
         return ipam_pb2.ResyncResponse(intent_id="i-resync")
 
+    def SetLevel(self, request, context):
+        self.lead(context)
+        self.asked = request
+        self.status.degradation.level = self.status.degradation.by_hand = request.level
+        self.status.degradation.why = f"by hand: {request.why}"
+        return ipam_pb2.SetLevelResponse(degradation=self.status.degradation)
+
     def ListIntents(self, request, context):
         self.lead(context)
         return ipam_pb2.ListIntentsResponse(intents=[one for one in self.intents if request.node in ("", one.node)])

@@ -173,6 +173,28 @@ class TestPool:
         assert status["subnets"][0]["blocked_until"] is None
         assert "CreateNetworkInterface" in plimsoll("ipam", "status").out
 
+    def test_a_service_is_told_to_do_less_and_says_so_everywhere(self, plimsoll, site) -> None:
+        (before,) = plimsoll("ipam", "level", "show", "--json").json
+        assert (before["level"], before["level_until"]) == ("normal", None)
+        answer = plimsoll("ipam", "level", "set", "no-mutation", "--for", "90", "--why", "a move")
+        assert answer.out.strip() == "ipam-aws: level no-mutation"
+        assert site.ipam.asked.lasts.seconds == 90
+        assert "by hand: a move" in plimsoll("ipam", "level", "show").out
+        status = plimsoll("status")
+        assert status.code == 1
+        assert "no-mutation" in status.out
+        answer = plimsoll("ipam", "level", "set", "slow")
+        assert answer.code == 2
+        assert "no-release" in answer.err
+
+    def test_a_pool_says_which_marks_are_in_force_and_why(self, plimsoll, site) -> None:
+        pool = ipam_pb2.Pool(node=ipam_pb2.NodeSpec(name="node-7"), marks_why="warm_addresses = 2", overrides=["dmz"])
+        pool.marks.pre_allocate = 2
+        site.ipam.pools["node-7"] = pool
+        told = plimsoll("ipam", "pool", "show", "node-7", "--json").json
+        assert (told["marks"]["pre_allocate"], told["overrides"]) == (2, ["dmz"])
+        assert "warm_addresses = 2" in plimsoll("ipam", "pool", "show", "node-7").out
+
     def test_a_resync_is_asked_for(self, plimsoll, site) -> None:
         assert plimsoll("ipam", "resync", "--json").json == [{"service": "ipam-aws", "intent_id": "i-resync"}]
         site.ipam.status.leader = False
