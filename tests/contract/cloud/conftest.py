@@ -187,6 +187,12 @@ def ec2_cloud(ec2: Running, ec2_provider: AwsProvider) -> Site:
     return ec2_site(ec2, ec2_provider)
 
 
+@pytest.fixture
+def fresh_memory() -> Callable[[], Site]:
+    """Makes the cloud in memory as new, as often as it is called: the one that is fast enough for everything."""
+    return fake_site
+
+
 @pytest.fixture(params=["memory", "fake-ec2"])
 def fresh_cloud(request: pytest.FixtureRequest) -> Callable[[], Site]:
     """Makes the same cloud as new, as often as it is called."""

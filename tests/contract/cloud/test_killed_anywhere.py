@@ -28,6 +28,7 @@ class Site(Protocol):
     instance_type: str
 
     def launch(self, type_: str, /) -> str: ...
+    def add_public_address(self, tags: dict[str, str], /) -> str: ...
 
 
 class Killed(BaseException):
@@ -144,12 +145,12 @@ class MortalSite(IpamSite):
             self.work()
 
 
-def live_a_life(site: MortalSite, type_: str) -> None:
+def live_a_life(site: MortalSite, type_: str, most: int, **wanted: Any) -> None:
     """Grow over two interfaces, be used, shrink, be listed, and have what leaked collected."""
-    site.node(type_=type_, watermarks=replace(CONFIG.watermarks, pre_allocate=12))
+    site.node(type_=type_, **{"watermarks": replace(CONFIG.watermarks, pre_allocate=12), **wanted})
     site.work()
     site.live(45)
-    site.holds(10)
+    site.holds(most)
     site.live(45)
     site.holds(2)
     site.live(100)
@@ -159,9 +160,10 @@ def live_a_life(site: MortalSite, type_: str) -> None:
 
 def check(site: MortalSite, instance_id: str, provider: CloudProvider) -> None:
     pool = site.service.pool("n1")
-    assert (pool.needed, pool.excess, pool.open_intents) == (0, 0, 0)
+    whole = provider.capabilities.prefix_size if pool.spec.prefix_delegation else 1
+    assert (pool.needed, pool.excess // whole, pool.open_intents) == (0, 0, 0)
     instance = provider.instance(instance_id)
-    at_cloud = sorted(address for each in instance.interfaces for address in each.addresses)
+    at_cloud = sorted(address for each in instance.interfaces for address in each.all_addresses)
     assert at_cloud == sorted(site.addresses()), "the cloud and the pool agree"
     assert site.held <= set(at_cloud), "no pod has lost its address"
     loose = [
@@ -173,14 +175,46 @@ def check(site: MortalSite, instance_id: str, provider: CloudProvider) -> None:
     assert not loose, "nothing of ours lies about"
 
 
-def one_life(make: Callable[[], Site], points: Points) -> None:
+def check_more(site: MortalSite, provider: CloudProvider, wanted: dict[str, Any]) -> None:
+    """What is brought once is there once, however often its bringer died; what nobody uses has gone in prefixes."""
+    instance = provider.instance(site.service.pool("n1").spec.instance_id)
+    assert [len(each.ipv6_prefixes) for each in instance.interfaces] == [1] * len(instance.interfaces)
+    assert sum(len(each.prefixes) for each in instance.interfaces) == 11  # of 13, when 40 pods ran
+    public = provider.public_addresses(tags=wanted["public_address_tags"])
+    assert [each.interface_id for each in public if each.interface_id] == [instance.interfaces[0].id]
+
+
+def one_life(make: Callable[[], Site], points: Points, **wanted: Any) -> None:
     cloud = make()
+    if "public_address_tags" in wanted:
+        cloud.add_public_address(wanted["public_address_tags"])
+        cloud.add_public_address(wanted["public_address_tags"])
     site = MortalSite(cloud, points)
     try:
-        live_a_life(site, cloud.instance_type)
+        live_a_life(site, cloud.instance_type, 40 if wanted else 10, **wanted)
         check(site, site.service.pool("n1").spec.instance_id, cloud.provider)
+        if wanted:
+            check_more(site, cloud.provider, wanted)
     finally:
         site.close()
+
+
+@pytest.mark.timeout(300)
+def test_prefixes_ipv6_and_a_public_address_survive_workers_killed_at_any_point(
+    fresh_memory: Callable[[], Site],
+) -> None:
+    wanted = {
+        "prefix_delegation": True, "ipv6": True, "public_address_tags": {"pool": "egress"},
+        "watermarks": replace(CONFIG.watermarks, pre_allocate=160),
+    }  # fmt: skip
+    counted = Points()
+    one_life(fresh_memory, counted, **wanted)
+    for number in range(counted.passed):
+        points = Points(kill_at=number)
+        try:
+            one_life(fresh_memory, points, **wanted)
+        except AssertionError as error:
+            raise AssertionError(f"killed at point {number} of {counted.passed}, {points.where}: {error}") from error
 
 
 @pytest.mark.timeout(300)
