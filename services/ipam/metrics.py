@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ipam.errors import IpamError
-from ipam.model import AddressState, IntentKind, Outcome
+from ipam.model import AddressState, IntentKind, Outcome, PoolInterface, members
 from ipam.service import PoolService
 from ipam.views import PoolView, Status
 
@@ -27,7 +27,7 @@ _POOL_GAUGES: dict[str, tuple[str, Callable[[PoolView], float]]] = {
     "pending_pods": ("Pods of the node that wait for an address.", lambda view: view.pending_pods),
     "interface_candidates": (
         "Interfaces of the node that have room for another address.",
-        lambda view: sum(len(each.addresses) + 1 < view.addresses_per_interface for each in view.interfaces.values()),
+        lambda view: sum(_slots(each) < view.addresses_per_interface for each in view.interfaces.values()),
     ),
     "interface_slots_empty": (
         "Interfaces that could still be attached to the node.",
@@ -35,6 +35,13 @@ _POOL_GAUGES: dict[str, tuple[str, Callable[[PoolView], float]]] = {
     ),
     "node_connected": ("1 while the node's stream is open.", lambda view: view.connected),
 }
+
+
+def _slots(interface: PoolInterface) -> int:
+    """Slots of an interface that are filled: by the primary address, by others, and by prefixes."""
+    of_prefixes = sum(len(members(prefix)) for prefix in interface.prefixes)
+    others = len(interface.addresses) - of_prefixes - (interface.primary_address in interface.addresses)
+    return 1 + others + len(interface.prefixes)
 
 
 class IpamMetrics:
