@@ -118,8 +118,8 @@ async def test_only_a_node_itself_may_watch_its_pool(shared_site: Site) -> None:
         async with shared_site.channel(kind, name) as channel:
             call = pb_grpc.IpamServiceStub(channel).Watch()
             node = pb.NodeSpec(name="n1", instance_id="i-1")
-            await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=node)))
-            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:  # who may not call at all is not even heard
+                await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=node)))
                 await call.read()
             assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
