@@ -24,6 +24,14 @@ def has_addresses(node: NodeClient, count: int) -> bool:
     return len(node.addresses) == count
 
 
+async def announce(channel: grpc.aio.Channel) -> None:
+    """Returns when the service answered. Who may not call at all is refused while it still writes."""
+    call = pb_grpc.IpamServiceStub(channel).Watch()
+    node = pb.NodeSpec(name="n1", instance_id="i-1")
+    await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=node)))
+    await call.read()
+
+
 async def read_to_end(stream: Any) -> None:
     while await stream.read() is not grpc.aio.EOF:
         pass
@@ -116,11 +124,8 @@ async def test_only_a_node_itself_may_watch_its_pool(shared_site: Site) -> None:
     callers: tuple[tuple[Kind, str], ...] = (("node", "other"), ("service", "worker"), ("service", "gateway"))
     for kind, name in callers:
         async with shared_site.channel(kind, name) as channel:
-            call = pb_grpc.IpamServiceStub(channel).Watch()
-            node = pb.NodeSpec(name="n1", instance_id="i-1")
-            with pytest.raises(grpc.aio.AioRpcError) as refusal:  # who may not call at all is not even heard
-                await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=node)))
-                await call.read()
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await announce(channel)
             assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
