@@ -150,8 +150,12 @@ def test_examples_in_json_and_toml_can_be_read(expect_none: ExpectNone, project_
 
 
 def test_the_policy_allows_what_the_provider_calls_and_no_more(project_root: Path, project_pages: Pages) -> None:
-    blocks = re.findall(r"^```json\n(.*?)^```", project_pages["README.md"], re.MULTILINE | re.DOTALL)
-    (policy,) = [found for block in blocks if "Statement" in (found := json.loads(block))]
+    policies = []
+    for page in ("README.md", "docs/ipam-aws.md"):
+        blocks = re.findall(r"^```json\n(.*?)^```", project_pages[page], re.MULTILINE | re.DOTALL)
+        policies += [found for block in blocks if "Statement" in (found := json.loads(block))]
+    policy, same = policies
+    assert policy == same
     allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
     source = "".join(path.read_text() for path in (project_root / "ipam" / "providers").glob("aws*.py"))
     known = botocore.session.get_session().get_service_model("ec2").operation_names
