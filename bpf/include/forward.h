@@ -86,7 +86,10 @@ apart int tunnelled(struct __sk_buff *skb, struct packet *packet, const struct p
 inlined int by_tunnel(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
     int verdict = tunnelled(skb, packet, path);
 
-    return verdict == PASS ? (int)bpf_redirect(path->out_ifindex, 0) : verdict;
+    if (verdict != PASS)
+        return verdict;
+    count(packet->hook, DROP_NONE, skb->len);
+    return bpf_redirect(path->out_ifindex, 0);
 }
 
 apart int by_node(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
@@ -105,6 +108,7 @@ apart int by_node(struct __sk_buff *skb, struct packet *packet, const struct pat
         next.nh_family = AF_INET6;
         __builtin_memcpy(next.ipv6_nh, &node->address, 16);
     }
+    count(packet->hook, DROP_NONE, skb->len);
     return bpf_redirect_neigh(path->out_ifindex, &next, sizeof(next), 0);
 }
 
@@ -140,23 +144,24 @@ inlined int forward(struct __sk_buff *skb, struct packet *packet, const struct p
         return refused(skb, packet, DROP_TTL, 0);
     if (too_big(skb, packet, path->mtu))
         return oversized(skb, packet, path);
-    count(packet->hook, DROP_NONE, skb->len);
     sampled(skb, packet, path);
     if ((path->flags & PATH_NAT) &&
         rewrite(skb, packet, true, &path->nat_address, path->nat_port_be, path->checksum_diff))
         return DROP(DROP_REWRITE);
     if (next_hop(skb, packet, path))
         return DROP(DROP_REWRITE);
-    if (action == ACTION_POD)
+    if (action == ACTION_POD) {
+        count(packet->hook, DROP_NONE, skb->len);
         return bpf_redirect_peer(path->out_ifindex, 0);
+    }
     skb->mark = path->mark;
-    if (action == ACTION_DEVICE)
-        return bpf_redirect(path->out_ifindex, 0);
-    if (action == ACTION_NEIGHBOUR)
-        return bpf_redirect_neigh(path->out_ifindex, 0, 0, 0);
+    if (action == ACTION_TUNNEL)
+        return by_tunnel(skb, packet, path);
     if (action == ACTION_DIRECT)
         return by_node(skb, packet, path);
-    return by_tunnel(skb, packet, path);
+    count(packet->hook, DROP_NONE, skb->len);
+    return action == ACTION_DEVICE ? bpf_redirect(path->out_ifindex, 0)
+                                   : bpf_redirect_neigh(path->out_ifindex, 0, 0, 0);
 }
 
 #endif
