@@ -66,7 +66,7 @@ async def addresses_assigned(lab: Lab) -> str:
     """Every pod has an address of its own, and the cloud assigned it to an interface of its node."""
     owners: dict[str, str] = {}
     for port in await lab.ports():
-        owners |= dict.fromkeys(port.addresses, port.instance_id)
+        owners |= dict.fromkeys(port.single_addresses, port.instance_id)
     holders: dict[str, str] = {}
     for pod in lab.pods.running.values():
         if pod.address in holders:
@@ -85,7 +85,7 @@ async def pools_match_cloud(lab: Lab) -> str:
     """What IPAM believes of each node's secondary addresses, and of their use, is what is."""
     assigned: dict[str, set[str]] = {place.instance_id: set() for place in lab.nodes.values()}
     for port in await lab.ports():
-        assigned.setdefault(port.instance_id, set()).update(port.addresses - {port.primary_address})
+        assigned.setdefault(port.instance_id, set()).update(port.single_addresses - {port.primary_address})
     pods, pools = lab.pods.by_node(), await lab.pools()
     for name, place in lab.nodes.items():
         pool, service = pools[name], place.cloud.service

@@ -62,6 +62,10 @@ def run(
     ),
     datapath: Annotated[Datapath, typer.Option(help="What carries pods' packets.")] = "ebpf",
     masquerade: Annotated[bool, typer.Option("--masquerade", help="Outside, pods have their node's address.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SERVICE.NAME=VALUE", help="A setting of a service, in TOML; repeat for more."),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="Log level of the services.")] = "info",
     keep_logs: Annotated[bool, typer.Option("--keep-logs", help="Leave the lab's folder behind.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary of --once as JSON.")] = False,
@@ -92,6 +96,7 @@ def run(
         pod_timeout_s=pod_timeout_s,
         datapath=datapath,
         masquerade=masquerade,
+        settings=read_settings(settings or []),
         log_level=log_level,
         keep_logs=keep_logs,
     )
@@ -153,6 +158,30 @@ def fake_ec2(context: typer.Context) -> None:
     import sys
 
     os.execv(sys.executable, [sys.executable, "-m", "lab.fake_ec2", *context.args])  # noqa: S606
+
+
+def read_settings(words: list[str]) -> dict[str, dict[str, object]]:
+    """Settings by service out of texts such as "ipam-aws.prefix_delegation=true"."""
+    import tomllib
+
+    found: dict[str, dict[str, object]] = {}
+    for word in words:
+        path, equals, value = word.partition("=")
+        service, dot, name = path.partition(".")
+        if not (equals and dot and service and name):
+            raise typer.BadParameter(f"{word!r} is no SERVICE.NAME=VALUE", param_hint="--set")
+        try:
+            document = tomllib.loads(f"{name}={value}")
+        except tomllib.TOMLDecodeError:
+            try:
+                document = tomllib.loads(f'{name}="{value}"')
+            except tomllib.TOMLDecodeError as error:
+                raise typer.BadParameter(f"{word!r} is not TOML: {error}", param_hint="--set") from None
+        for key, each in document.items():
+            known = found.setdefault(service, {})
+            former = known.get(key)
+            known[key] = {**former, **each} if isinstance(former, dict) and isinstance(each, dict) else each
+    return found
 
 
 def _check_machine(options: LabOptions) -> None:

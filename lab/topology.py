@@ -48,6 +48,13 @@ class Port:
         return ipaddress.ip_network(self.subnet_cidr).prefixlen
 
     @property
+    def single_addresses(self) -> frozenset[str]:
+        """Its addresses one by one, those of delegated prefixes too."""
+        return frozenset(
+            str(one) for each in self.addresses for one in (ipaddress.ip_network(each) if "/" in each else (each,))
+        )
+
+    @property
     def label(self) -> str:
         """All but the addresses: what cannot change while the device stays. The router's end carries it as alias."""
         fields = (self.id, self.mac, self.instance_id, self.device_index, self.subnet_cidr, self.vpc_cidr)

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lab.checks import sample_pairs
-from lab.cli import app
+from lab.cli import app, read_settings
 from lab.fabric import Drops
 from lab.lab import together
 from lab.pods import Plugin, Pod
@@ -116,3 +116,24 @@ def test_the_command_line_explains_itself(words: list[str], code: int, told: str
     result = CliRunner().invoke(app, words)
     assert result.exit_code == code
     assert told in result.output
+
+
+def test_settings_of_services_can_be_given_by_words() -> None:
+    words = [
+        "ipam-aws.prefix_delegation=true",
+        "ipam-aws.watermarks.pre_allocate=3",
+        "node.mtu=1400",
+        "worker.cluster=x",
+    ]
+    assert read_settings([*words, "ipam-aws.watermarks.min_allocate=1"]) == {
+        "ipam-aws": {"prefix_delegation": True, "watermarks": {"pre_allocate": 3, "min_allocate": 1}},
+        "node": {"mtu": 1400},
+        "worker": {"cluster": "x"},
+    }
+
+
+@pytest.mark.parametrize("word", ["prefix_delegation=true", "node.mtu", "=1", 'node.name=a"b'])
+def test_what_is_no_setting_is_named(word: str) -> None:
+    done = CliRunner().invoke(app, ["run", "--set", word])
+    assert done.exit_code == 2
+    assert "--set" in done.output

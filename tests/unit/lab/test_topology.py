@@ -48,6 +48,12 @@ def test_a_label_tells_the_port_back() -> None:
     assert read_label(port.label, port.addresses) == port
 
 
+def test_members_of_a_delegated_prefix_are_its_addresses_too() -> None:
+    port = read_state({"revision": 1, "interfaces": [row(prefixes=["10.0.4.32/28"])]}).ports["eni-0123456789abcdef0"]
+    assert "10.0.4.32/28" in port.addresses
+    assert port.single_addresses == {"10.0.4.10", "10.0.4.11", *(f"10.0.4.{host}" for host in range(32, 48))}
+
+
 PORTS = st.dictionaries(
     st.sampled_from(["eni-a", "eni-b", "eni-c"]),
     st.tuples(st.sampled_from(["i-1", "i-2"]), st.frozensets(st.integers(10, 16), max_size=5)),
