@@ -92,6 +92,9 @@ def interface_view(interface: ipam.Interface) -> View:
         "vpc_cidrs": list(interface.vpc_cidrs),
         "zone": interface.zone,
         "security_group_ids": list(interface.security_group_ids),
+        "prefixes": list(interface.prefixes),
+        "ipv6_prefixes": list(interface.ipv6_prefixes),
+        "ipv6_addresses": list(interface.ipv6_addresses),
         "addresses": [
             {"address": one.address, "state": word(ipam.AddressState, "ADDRESS_STATE_", one.state)}
             for one in interface.addresses
