@@ -6,6 +6,7 @@ refused; an expired lease can be taken over by the next to ask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -158,7 +159,10 @@ class Claims:
             delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts, self._reviewer.cap_s(pool)))
             self._reviewer.retry_later(opened, delay_s, outcome.why)
         else:
-            self._close(opened.intent, outcome, pool, pool is not None and pool.attached() > before, now)
+            grew = pool is not None and pool.attached() > before
+            if grew and opened.intent.kind is IntentKind.ALLOCATE and opened.opened_at > -math.inf:
+                self._reviewer.wishes.time_to_address.arrived(now - opened.opened_at)
+            self._close(opened.intent, outcome, pool, grew, now)
         if pool is not None:
             pool.error = "" if isinstance(outcome, Done) else outcome.why
             self._missed(pool, now)
@@ -217,8 +221,6 @@ class Claims:
             pool.replays.pop(intent.kind, None)
             # Done, but of no avail: whatever the reason, asking again at once will not help.
             fruitless = intent.kind is IntentKind.ALLOCATE and intent.want > 0 and not grew
-            if grew and intent.kind is IntentKind.ALLOCATE:
-                self._reviewer.wishes.time_to_address.arrived(max(self._clock.now() - intent.created_at, 0.0))
             pool.fruitless = pool.fruitless + 1 if fruitless else 0
             if fruitless:
                 cap_s = self._reviewer.cap_s(pool)

@@ -34,7 +34,10 @@ from ipam.ports import Block, Changes, Stored
 
 @dataclass(slots=True)
 class OpenIntent:
-    """An intent with its times on the monotonic clock, which no jump of the wall clock disturbs."""
+    """An intent with its times on the monotonic clock, which no jump of the wall clock disturbs.
+
+    :ivar opened_at: by this replica; without end in the past if another one did.
+    """
 
     intent: Intent
     ready_at: float
@@ -42,6 +45,7 @@ class OpenIntent:
     lease_until: float = -math.inf
     enqueued_at: float = -math.inf
     sweeps: int = 0
+    opened_at: float = -math.inf
 
     def leased(self, monotonic: float) -> bool:
         return bool(self.intent.holder) and monotonic < self.lease_until

@@ -167,7 +167,7 @@ class Reviewer:
             addresses=addresses, created_at=self._clock.now(),
         )  # fmt: skip
         now = self._clock.monotonic()
-        self._fleet.put_intent(OpenIntent(intent, ready_at=now))
+        self._fleet.put_intent(OpenIntent(intent, ready_at=now, opened_at=now))
         self.enqueue(intent, urgent=urgent)
         return intent
 

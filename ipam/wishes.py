@@ -44,6 +44,8 @@ class Wishes:
         self._clock = clock
         self._fleet = fleet
         self._limits = limits
+        # People's days are the wall clock's, but its jumps are no time in which pods did not start.
+        self._origin_s = clock.now() - clock.monotonic()
         self.time_to_address = TimeToAddress()
 
     def hear(self, pool: Pool, before: Usage | None, usage: Usage) -> None:
@@ -61,8 +63,11 @@ class Wishes:
         if before is not None:
             starts = len(usage.in_use - before.in_use) + usage.pending_pods - before.pending_pods
             stops = len(before.in_use - usage.in_use)
-        pool.forecast.observe(self._clock.now(), max(starts, 0), stops)
+        pool.forecast.observe(self._now_s(), max(starts, 0), stops)
         pool.wish_until = -math.inf
+
+    def _now_s(self) -> float:
+        return self._origin_s + self._clock.monotonic()
 
     def marks(self, pool: Pool) -> Watermarks:
         """The marks in force now."""
@@ -99,7 +104,7 @@ class Wishes:
         if spec.policy.follow_demand:
             if pool.forecast is not None:
                 reach_s = self.time_to_address.seconds + self._config.coalesce_s
-                estimate = pool.forecast.estimate(self._clock.now(), marks, reach_s)
+                estimate = pool.forecast.estimate(self._now_s(), marks, reach_s)
             else:
                 estimate = Estimate(marks, "nothing was heard of this node's demand yet")
         if spec.policy.warm_up and not pool.warmed:
