@@ -8,10 +8,11 @@ from collections.abc import Callable
 from ipam.config import IpamConfig
 from ipam.fleet import Fleet
 from ipam.forecast import Bounds, Estimate, Forecast
-from ipam.model import Limits, Policy, Usage, Watermarks
+from ipam.model import Limits, Policy, Usage, Watermarks, members
+from ipam.plan import pod_interfaces
 from ipam.pools import Counts, Pool
 from ipam.ports import Clock
-from ipam.targets import ask_units, excess_units, marks_of, target, unit_of, units, warming
+from ipam.targets import PREFIX_SIZE, ask_units, excess_units, marks_of, target, unit_of, units, warming
 
 PLAIN = Policy()
 AGE_S = 5.0  # how long computed marks are used, unless the node says something new
@@ -89,8 +90,19 @@ class Wishes:
         return ask_units(counts.attached, counts.used, counts.pending, marks, room, self._unit(pool))
 
     def excess(self, pool: Pool, counts: Counts) -> int:
-        """Addresses beyond what the node should hold."""
-        return excess_units(counts.attached, counts.used, self.marks(pool), self._unit(pool))
+        """Addresses beyond what the node should hold, as far as they can go: those of a prefix go together or stay."""
+        surplus = excess_units(counts.attached, counts.used, self.marks(pool), self._unit(pool))
+        if not surplus or pool.instance is None:
+            return surplus
+        interfaces = list(pod_interfaces(pool.spec, pool.instance))
+        prefixes = [members(each) for interface in interfaces for each in interface.prefixes]
+        if not prefixes:
+            return surplus
+        usage = pool.usage or Usage()
+        busy = usage.in_use | usage.cooling
+        unused = sum(busy.isdisjoint(each) for each in prefixes)
+        whole = min(surplus // PREFIX_SIZE, unused) * PREFIX_SIZE
+        return whole + min(surplus - whole, sum(len(each.addresses) for each in interfaces))
 
     def _unit(self, pool: Pool) -> int:
         policy = pool.spec.policy

@@ -45,6 +45,20 @@ class TestBringing:
         assert ipam_site.addresses() == list(members(prefixes(ipam_site)[0]))
         assert ipam_site.cloud.calls["assign-prefixes"] == 1
 
+    def test_what_its_last_prefix_brings_beyond_the_marks_is_no_excess(self, ipam_site: IpamSite) -> None:
+        ipam_site.node(prefix_delegation=True, watermarks=Watermarks(pre_allocate=8))
+        ipam_site.advance(1)
+        assert (ipam_site.service.pool("n1").attached, ipam_site.service.pool("n1").excess) == (16, 0)
+        used = frozenset(ipam_site.addresses()[:12])
+        ipam_site.report(in_use=used)
+        ipam_site.advance(60)
+        assert ipam_site.service.pool("n1").attached == 32
+        ipam_site.report(in_use=frozenset(ipam_site.addresses()[:2]))
+        assert ipam_site.service.pool("n1").excess == 16, "one prefix is wholly unused, and can go"
+        one_of_each = frozenset(ipam_site.addresses()[::16])
+        ipam_site.report(in_use=one_of_each)
+        assert ipam_site.service.pool("n1").excess == 0, "neither can go"
+
     def test_one_that_does_not_gets_single_ones(self, ipam_site: IpamSite) -> None:
         ipam_site.node()
         ipam_site.advance(1)
