@@ -275,6 +275,7 @@ class Reviewer:
 
     def _handshake(self, pool: Pool, counts: Counts, now: float) -> None:
         release.expire(self._fleet, pool, now)
+        self._reconsider_leaving(pool)
         surplus = self._surplus(pool, counts)
         marked = len(pool.in_state(AddressState.MARKED))
         ready = len(pool.in_state(AddressState.READY))
@@ -283,6 +284,20 @@ class Reviewer:
             pool.excess_since = None
         elif not marked and not ready:
             self._begin_release(pool, counts, surplus, now)
+
+    def _reconsider_leaving(self, pool: Pool) -> None:
+        """An interface stays whole when the node refused one of its addresses, was cut off, or was told otherwise."""
+        interface = whole.find(pool, pool.leaving) if pool.leaving else None
+        if interface is None:
+            pool.leaving = ""
+            return
+        states = [pool.states.get(each) for each in interface.all_addresses]
+        if AddressState.MARKED in states or AddressState.RELEASING in states or self._leaves(pool):
+            return
+        pool.leaving = ""
+        for address, state in zip(interface.all_addresses, states, strict=True):
+            if state is AddressState.READY:
+                self._fleet.set_state(pool, address, AddressState.AVAILABLE)
 
     def _surplus(self, pool: Pool, counts: Counts) -> int:
         """Addresses that should go. Those of an interface that leaves go together, or stay together."""

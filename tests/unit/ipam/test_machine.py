@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ipam.config import IpamConfig
+from ipam.degradation import Degradation
 from ipam.errors import IpamError, StoreError, Unavailable
-from ipam.model import AddressState, CloudInterface, Instance, NodeSpec, Operation, Subnet, Usage, Watermarks
+from ipam.model import AddressState, CloudInterface, Instance, NodeSpec, Operation, Policy, Subnet, Usage, Watermarks
 from ipam.tags import CLUSTER_TAG
 from ipam.testing import FakeCloud, IpamSite
+from ipam.views import PoolView
 from ipam.watermarks import excess, needed
 
 SUBNETS = (
@@ -167,10 +169,12 @@ class SimNode:
 
 
 class IpamMachine(RuleBasedStateMachine):
+    config = CONFIG
+
     def __init__(self) -> None:
         super().__init__()
         self.cloud = MoodyCloud()
-        self.site = IpamSite(CONFIG, self.cloud)
+        self.site = IpamSite(self.config, self.cloud)
         self.nodes: dict[str, SimNode] = {}
         self._listen()
         self.kill_at: tuple[int, str] | None = None
@@ -552,16 +556,19 @@ class IpamMachine(RuleBasedStateMachine):
         service = self.site.service
         for node in self.nodes.values():
             view = service.pool(node.spec.name)
-            marks = node.spec.watermarks
+            marks = view.marks
             room = view.capacity - view.attached
             if marks.max_allocate:
                 room = min(room, max(marks.max_allocate - view.attached, 0))
             assert node.waiting == 0 or not room, f"pods wait: {service.explain(node.spec.name)}"
             missing = min(needed(view.attached, len(node.pods), marks), room)
             assert not missing, f"{missing} missing: {service.explain(node.spec.name)}"
-            assert not excess(view.attached, len(node.pods), marks), service.explain(node.spec.name)
+            self.nothing_is_above_the_marks(node, view)
             assert set(node.pool) == set(self._cloud_addresses(node)), "the node sees what the cloud has"
             assert not node.fenced
+
+    def nothing_is_above_the_marks(self, node: SimNode, view: PoolView) -> None:
+        assert not excess(view.attached, len(node.pods), view.marks), self.site.service.explain(node.spec.name)
 
     def _cloud_addresses(self, node: SimNode) -> list[str]:
         return [a for each in self.cloud.instance(node.spec.instance_id).interfaces for a in each.addresses]
@@ -572,7 +579,53 @@ class IpamMachine(RuleBasedStateMachine):
         assert not [i for i in self.site.service.intents() if i.node]
 
 
+class PolicyMachine(IpamMachine):
+    """The same with whole interfaces and batches, and an operator who changes targets and levels."""
+
+    config = replace(CONFIG, release_interfaces=True, release_batch=3, release_interval_s=10.0)
+
+    @rule(
+        number=IpamMachine.NODE,
+        policy=st.sampled_from(
+            [
+                Policy(), Policy(warm_addresses=0), Policy(warm_addresses=3), Policy(warm_interfaces=1),
+                Policy(warm_interfaces=0), Policy(warm_addresses=1, warm_up=6), Policy(follow_demand=True),
+            ]
+        ),
+    )  # fmt: skip
+    def operator_changes_policy(self, number: int, policy: Policy) -> None:
+        node = self._node(number)
+        node.spec = replace(node.spec, policy=policy)
+        if node.up:
+            self._connect(node)
+
+    @rule(level=st.sampled_from(Degradation), lasts_s=st.sampled_from([0.0, 20.0, 200.0]))
+    def operator_sets_a_level(self, level: Degradation, lasts_s: float) -> None:
+        self._service(self.site.service.set_level(level, lasts_s=lasts_s))
+
+    @rule()
+    def all_calms_down(self) -> None:
+        self.kill_at = None
+        self.site.store.fail.clear()
+        self.settle_down(2)
+        self._service(self.site.service.set_level(Degradation.NORMAL))
+        super().all_calms_down()
+
+    def nothing_is_above_the_marks(self, node: SimNode, view: PoolView) -> None:
+        if node.spec.policy.warm_interfaces is None:
+            super().nothing_is_above_the_marks(node, view)
+            return
+        # Pods may lie on every interface: what goes, goes whole, and only when nothing on it is used.
+        interfaces = self.cloud.instance(node.spec.instance_id).interfaces
+        idle = [each for each in interfaces if each.addresses and not node.pods & set(each.addresses)]
+        ours = [each for each in idle if each.device_index and CLUSTER_TAG in each.tags]
+        left = [view.attached - len(each.addresses) for each in ours]
+        assert not any(not needed(one, len(node.pods), view.marks) for one in left) or not view.excess
+
+
 TestIpamMachine = IpamMachine.TestCase
 TestIpamMachine.settings = settings(
     max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+TestPolicyMachine = PolicyMachine.TestCase
+TestPolicyMachine.settings = settings(TestIpamMachine.settings, max_examples=10)
