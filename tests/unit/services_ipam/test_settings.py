@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipam.config import IpamConfig
-from ipam.model import Limits, NodeSpec, Watermarks
+from ipam.model import Limits, NodeSpec, Policy, Watermarks
+from ipam.overrides import overridden
 from services.ipam.settings import check_redis_url, parse_tags, read_limits
 from services.ipam_aws.settings import Settings
 from services.runtime.settings import SettingsError, load
@@ -148,3 +149,47 @@ def test_a_redis_url_that_cannot_be_read_is_refused_without_its_password(url: st
 )
 def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
     assert check_redis_url(url) == url
+
+
+RULES = """
+account = "123456789012"
+region = "eu-west-1"
+
+[policy]
+warm_interfaces = 1
+
+[[overrides]]
+match_labels = { class = "batch" }
+watermarks = { pre_allocate = 2 }
+policy = { warm_addresses = 0, warm_up = 16 }
+subnet_tags = { tier = "batch" }
+"""
+
+
+def test_rules_by_labels_say_only_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "ipam.toml"
+    path.write_text(RULES)
+    chosen = settings("--config", str(path))
+    (rule,) = chosen.config().overrides
+    assert (rule.name, rule.match_labels) == ("class=batch", {"class": "batch"})
+    assert (rule.watermarks, rule.spec) == ({"pre_allocate": 2}, {"subnet_tags": {"tier": "batch"}})
+    assert rule.policy == {"warm_addresses": 0, "warm_up": 16}
+    assert chosen.node_defaults().policy == chosen.config().policy == Policy(warm_interfaces=1)
+    batch = overridden(chosen.node_defaults(), [rule], {"class": "batch"})
+    assert batch.policy == Policy(warm_addresses=0, warm_up=16)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("policy = { warm_addresses = 1, warm_prefixes = 1 }", "one target"),
+        ("policy = { demand_least = 9, demand_most = 3 }", "above demand_most"),
+        ("overrides = [ { match_labels = {} } ]", "matches every node"),
+        ('overrides = [ { match_labels = { a = "b" }, warm = 3 } ]', "warm"),
+    ],
+)
+def test_policies_that_cannot_be(line: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "ipam.toml"
+    path.write_text(f'account = "123456789012"\nregion = "eu-west-1"\n{line}\n')
+    with pytest.raises(SettingsError, match=said):
+        settings("--config", str(path))
