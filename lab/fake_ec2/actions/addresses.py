@@ -90,9 +90,7 @@ def assign_ipv6_addresses(cloud: Cloud, parameters: Parameters) -> Answer:
     interface = cloud.find(cloud.interfaces, parameters["NetworkInterfaceId"])
     asked = wanted(parameters)
     if not asked.ipv6_slots:
-        raise ApiError(
-            "MissingParameter", "Either IPv6 addresses, prefixes or a count of them must be specified"
-        )
+        raise ApiError("MissingParameter", "Either IPv6 addresses, prefixes or a count of them must be specified")
     slots = len(interface.addresses) + len(interface.prefixes)
     require_addresses(
         facts_of(cloud, interface), slots, interface.ipv6_slots + asked.ipv6_slots, prefixes=asked.has_prefixes
