@@ -27,7 +27,7 @@ NORMAL, NO_RELEASE, NO_MUTATION, FROZEN = Degradation
     [
         (NORMAL, set()),
         (NO_RELEASE, {"release", "release-interface", "collect"}),
-        (NO_MUTATION, {"release", "release-interface", "collect", "allocate"}),
+        (NO_MUTATION, {"release", "release-interface", "collect", "allocate", "repair"}),
         (FROZEN, set(IntentKind)),
     ],
 )
