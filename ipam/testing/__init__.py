@@ -2,14 +2,15 @@
 
 clock   FakeClock
 store   MemoryStore
-cloud   FakeCloud, Fault; space: the addresses of its subnets
+cloud   FakeCloud; space: the addresses of its subnets; faults: how its calls fail, Fault
 bridge  DirectQueue, FreeBudget, LocalJournal
 site    IpamSite, all of them together
 """
 
 from ipam.testing.bridge import DirectQueue, FreeBudget, LocalJournal, on_loop
 from ipam.testing.clock import FakeClock
-from ipam.testing.cloud import AWS_LIKE, FakeCloud, Fault
+from ipam.testing.cloud import AWS_LIKE, FakeCloud
+from ipam.testing.faults import Fault
 from ipam.testing.site import IpamSite
 from ipam.testing.store import MemoryStore
 

@@ -10,9 +10,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, Throttled
+from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected
 from ipam.model import (
     NO_TAGS,
     CloudInterface,
@@ -26,6 +26,7 @@ from ipam.model import (
 from ipam.ports import Capabilities, Clock
 from ipam.providers.incapable import refuse
 from ipam.testing.clock import FakeClock
+from ipam.testing.faults import Call, Fault
 from ipam.testing.space import space_of
 
 AWS_LIKE = Capabilities(
@@ -45,16 +46,6 @@ LIMITS = (
 READS = (
     "read-instance", "read-inventory", "read-subnets", "read-security-groups", "read-limits", "read-public-addresses",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Fault:
-    """The next `count` calls of `operation` fail; `after_effect` means that they took effect nevertheless."""
-
-    operation: str
-    error: CloudError
-    count: int = 1
-    after_effect: bool = False
 
 
 class FakeCloud:
@@ -396,10 +387,10 @@ class FakeCloud:
 
     # inside
 
-    def _call(self, operation: str) -> _Call:
+    def _call(self, operation: str) -> Call:
         if self.latency_s and operation not in READS:
             time.sleep(self.latency_s)
-        return _Call(self, operation)
+        return Call(self, operation)
 
     def _require(self, prefixes: int, ipv6: int = 0, ipv6_prefixes: int = 0) -> None:
         can = self.capabilities
@@ -503,44 +494,3 @@ class FakeCloud:
         for public in self._public.values():
             if public.interface_id == interface_id:
                 self._public[public.id] = replace(public, interface_id="")
-
-
-class _Call:
-    """One call: counted, throttled, failed or killed as the test wants, and atomic."""
-
-    def __init__(self, cloud: FakeCloud, operation: str) -> None:
-        self._cloud = cloud
-        self._operation = operation
-        self._late: CloudError | None = None
-
-    def __enter__(self) -> None:
-        cloud = self._cloud
-        cloud._lock.acquire()
-        try:
-            cloud.calls[self._operation] += 1
-            if cloud.watch is not None:
-                cloud.watch(self._operation, "before")
-            if cloud.clock.monotonic() < cloud.throttled_until:
-                raise Throttled("request limit exceeded", code="RequestLimitExceeded", operation=self._operation)
-            fault = next((each for each in cloud.faults if each.operation == self._operation), None)
-            if fault is not None:
-                fault.count -= 1
-                if not fault.count:
-                    cloud.faults.remove(fault)
-                if not fault.after_effect:
-                    raise fault.error
-                self._late = fault.error
-        except BaseException:
-            cloud._lock.release()
-            raise
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        cloud = self._cloud
-        try:
-            if error is None:
-                if cloud.watch is not None:
-                    cloud.watch(self._operation, "after")
-                if self._late is not None:
-                    raise self._late
-        finally:
-            cloud._lock.release()
