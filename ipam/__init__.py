@@ -12,10 +12,11 @@ The map:
                     interfaces go; drift.py how live interfaces differ from what they should be; validation.py what a
                     node may say of itself
     the service     service.py the use cases, of: fleet.py what is held in memory, pools.py one node of it; review.py
-                    what a node needs now, drifted.py whether its interfaces need a repair; claims.py the workers' side; release.py the handshake; resync.py listings
-                    and leaks; durable.py writing it all down; explain.py, views.py what people are told
-    the worker      executor.py performs an intent; allocation.py one attempt at more addresses; repair.py one at setting
-                    live interfaces right; calls.py every call within budget and lease
+                    what a node needs now, drifted.py whether its interfaces need a repair; claims.py the workers' side;
+                    release.py the handshake; resync.py listings and leaks; durable.py writing it all down; explain.py,
+                    views.py what people are told
+    the worker      executor.py performs an intent; allocation.py one attempt at more addresses; repair.py one at
+                    setting live interfaces right; calls.py every call within budget and lease
     the node        local.py leases addresses, of: holdings.py the books, journal.py what survives a crash;
                     ranges.py addresses of the node's own ranges, without a cloud
     store/          the central tables; migrations/ their versions
