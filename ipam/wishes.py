@@ -102,7 +102,8 @@ class Wishes:
         busy = usage.in_use | usage.cooling
         unused = sum(busy.isdisjoint(each) for each in prefixes)
         whole = min(surplus // PREFIX_SIZE, unused) * PREFIX_SIZE
-        return whole + min(surplus - whole, sum(len(each.addresses) for each in interfaces))
+        singles = sum(address not in busy for each in interfaces for address in each.addresses)
+        return whole + min(surplus - whole, singles)
 
     def _unit(self, pool: Pool) -> int:
         policy = pool.spec.policy
