@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ipam.capacity import Exhaustion, FreeTrend
 from ipam.config import IpamConfig
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import CloudInterface, Inventory
@@ -35,6 +36,7 @@ class Resync:
         self._reviewer = reviewer
         self._listings: dict[str, _Listing] = {}
         self._leaks: dict[str, tuple[CloudInterface, float]] = {}  # id -> interface, first seen detached
+        self._trends: dict[str, FreeTrend] = {}
         self.last_at = 0.0
 
     def page(self, opened: OpenIntent, page: Inventory) -> tuple[int, int]:
@@ -74,6 +76,9 @@ class Resync:
                 pool.reread = True
                 self._reviewer.review(pool)
         self._fleet.keep(subnets=listing.subnets, groups=listing.groups)
+        self._trends = {each: self._trends.get(each) or FreeTrend() for each in self._fleet.subnets}
+        for subnet_id, trend in self._trends.items():
+            trend.observe(now, self._fleet.subnets[subnet_id].free)
         self._leaks = {
             each.id: (each, self._leaks.get(each.id, (each, now))[1])
             for each in listing.detached.values()
@@ -83,6 +88,10 @@ class Resync:
     def _leased(self, intent_id: str, now: float) -> bool:
         opened = self._fleet.intents.get(intent_id)
         return opened is not None and opened.leased(now)
+
+    def exhaustions(self) -> dict[str, Exhaustion]:
+        """By subnet, what its free counts at the ends of listings say of the time when none is left."""
+        return {subnet_id: trend.exhaustion() for subnet_id, trend in self._trends.items()}
 
     def leaked(self) -> list[str]:
         """Interfaces of this cluster that have been detached for long and that no open intent names, oldest first."""

@@ -273,7 +273,11 @@ class PoolService:
         if self._term is None:
             return views.Status(False, 0, 0, 0, 0, 0, (), (), 0.0)
         return views.view_status(
-            self._term.fleet, self._term.reviewer, last_resync_at=self._term.resync.last_at, now=self.clock.now()
+            self._term.fleet,
+            self._term.reviewer,
+            last_resync_at=self._term.resync.last_at,
+            now=self.clock.now(),
+            exhaustions=self._term.resync.exhaustions(),
         )
 
     def intents(self, node: str = "") -> list[Intent]:

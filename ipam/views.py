@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from ipam.capacity import Exhaustion
 from ipam.degradation import Degradation
 from ipam.fleet import Fleet
 from ipam.model import AddressState, NodeSpec, OperationCount, PoolInterface, Watermarks
@@ -13,6 +15,8 @@ from ipam.pools import Pool
 from ipam.ports import Block
 from ipam.review import Reviewer
 from ipam.watermarks import needed
+
+NO_EXHAUSTIONS: Mapping[str, Exhaustion] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,15 @@ class LevelView:
 
 @dataclass(frozen=True, slots=True)
 class SubnetView:
+    """:ivar exhaustion: None: no listing has ended since this replica leads."""
+
     id: str
     cidr: str
     zone: str
     free: int
     blocked_until_at: float = 0.0
     blocked_why: str = ""
+    exhaustion: Exhaustion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,14 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
     )
 
 
-def view_status(fleet: Fleet, reviewer: Reviewer, *, last_resync_at: float, now: float) -> Status:
+def view_status(
+    fleet: Fleet,
+    reviewer: Reviewer,
+    *,
+    last_resync_at: float,
+    now: float,
+    exhaustions: Mapping[str, Exhaustion] = NO_EXHAUSTIONS,
+) -> Status:
     in_deficit = at_capacity = 0
     for pool in fleet.pools.values():
         counts = pool.counts()
@@ -133,7 +147,7 @@ def view_status(fleet: Fleet, reviewer: Reviewer, *, last_resync_at: float, now:
         dead_letters=len(fleet.dead),
         operations=tuple(OperationCount(name, *counts) for name, counts in sorted(fleet.operations.items())),
         subnets=tuple(
-            SubnetView(each.id, each.cidr, each.zone, each.free, block.until_at, block.why)
+            SubnetView(each.id, each.cidr, each.zone, each.free, block.until_at, block.why, exhaustions.get(each.id))
             for each in fleet.subnets.values()
             for block in [blocks.get(each.id, Block(each.id, 0.0, ""))]
         ),

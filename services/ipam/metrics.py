@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
 
@@ -146,11 +147,19 @@ def _of_status(status: Status) -> Iterator[Metric]:
     blocked = GaugeMetricFamily(
         "plimsoll_ipam_subnet_blocked", "1 while the subnet is passed over.", labels=["subnet", "zone"]
     )
+    runs_out = GaugeMetricFamily(
+        "plimsoll_ipam_subnet_exhaustion_seconds",
+        "From the last listing until the subnet has no free address, by its trend; absent while not in sight.",
+        labels=["subnet", "zone"],
+    )
     for subnet in status.subnets:
+        if subnet.exhaustion and math.isfinite(subnet.exhaustion.in_s):
+            runs_out.add_metric([subnet.id, subnet.zone], subnet.exhaustion.in_s)
         free.add_metric([subnet.id, subnet.zone], subnet.free)
         blocked.add_metric([subnet.id, subnet.zone], float(subnet.blocked_until_at > 0))
     yield free
     yield blocked
+    yield runs_out
     calls = CounterMetricFamily(
         "plimsoll_ipam_cloud_calls", "Calls that workers made, as they reported them.", labels=["operation", "outcome"]
     )

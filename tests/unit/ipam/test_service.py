@@ -20,6 +20,7 @@ from ipam.model import (
     NodeSpec,
     Report,
     Retry,
+    Subnet,
     Usage,
     Watermarks,
 )
@@ -244,6 +245,29 @@ def test_a_resync_corrects_drift_and_counts_it(ipam_site: IpamSite) -> None:
     assert len(ipam_site.addresses()) == 6
     ipam_site.advance(60)
     assert len(ipam_site.addresses()) == 8
+
+
+def test_listings_tell_when_a_subnet_runs_out(ipam_site: IpamSite) -> None:
+    run, service = ipam_site.run, ipam_site.service
+    for free in (120, 110, 100, 90):
+        claim = run(service.claim(run(service.resync()), "w1"))
+        assert claim is not None
+        subnet = Subnet("subnet-falling", "10.9.0.0/24", "z1", "vpc-1", free)
+        page = Inventory(
+            instances=(),
+            detached=(),
+            subnets=(subnet,),
+            security_groups=(),
+            started_at=ipam_site.clock.now(),
+            last=True,
+        )
+        run(service.inventory_page(claim.intent.id, claim.fence, page))
+        run(service.complete(claim.intent.id, claim.fence, Done(), Report()))
+        ipam_site.clock.advance(600)
+    (seen,) = [each for each in service.status().subnets if each.id == "subnet-falling"]
+    assert seen.exhaustion is not None
+    assert seen.exhaustion.taken_per_hour == pytest.approx(60.0)
+    assert seen.exhaustion.in_s == pytest.approx(1.5 * 3600)
 
 
 def test_a_listing_older_than_a_node_does_not_drop_it(ipam_site: IpamSite) -> None:
