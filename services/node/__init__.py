@@ -8,6 +8,7 @@ The map:
     pods.py           add, remove, check: lease and kernel together, one pod at a time
     network.py        the pool's interfaces in the kernel, level-triggered
     clients.py        streams to IPAM and registry: pool in; usage, endpoints and heartbeats out
+    cluster_ranges.py ranges for pods that the registry gives to this node
     cluster.py        all nodes and pods as the registry tells them, and what is new each time
     handlers.py       NodeService on the local socket; explain.py answers "why not"; datapath_handlers.py:
                       DatapathService; datapath.py keeps the datapath going

@@ -31,6 +31,7 @@ from ipam.model import (
     Subnet,
 )
 from services.api.ipam.convert import node_spec_from, node_spec_to, seconds, timestamp
+from services.api.ipam.v1 import cloud_pb2 as cloud_pb
 from services.api.ipam.v1 import ipam_pb2 as pb
 
 KIND_TO_PB: Final = {
@@ -52,7 +53,7 @@ def duration(length_s: float) -> Duration:
     return message
 
 
-def cloud_interface_from(message: pb.CloudInterface) -> CloudInterface:
+def cloud_interface_from(message: cloud_pb.CloudInterface) -> CloudInterface:
     return CloudInterface(
         id=message.id,
         mac=message.mac,
@@ -77,8 +78,8 @@ def cloud_interface_from(message: pb.CloudInterface) -> CloudInterface:
     )
 
 
-def cloud_interface_to(interface: CloudInterface) -> pb.CloudInterface:
-    return pb.CloudInterface(
+def cloud_interface_to(interface: CloudInterface) -> cloud_pb.CloudInterface:
+    return cloud_pb.CloudInterface(
         id=interface.id,
         mac=interface.mac,
         subnet_id=interface.subnet_id,
@@ -102,7 +103,7 @@ def cloud_interface_to(interface: CloudInterface) -> pb.CloudInterface:
     )
 
 
-def instance_from(message: pb.Instance) -> Instance:
+def instance_from(message: cloud_pb.Instance) -> Instance:
     return Instance(
         id=message.id,
         type=message.type,
@@ -115,8 +116,8 @@ def instance_from(message: pb.Instance) -> Instance:
     )
 
 
-def instance_to(instance: Instance) -> pb.Instance:
-    return pb.Instance(
+def instance_to(instance: Instance) -> cloud_pb.Instance:
+    return cloud_pb.Instance(
         id=instance.id,
         type=instance.type,
         zone=instance.zone,
@@ -128,7 +129,7 @@ def instance_to(instance: Instance) -> pb.Instance:
     )
 
 
-def subnet_from(message: pb.Subnet) -> Subnet:
+def subnet_from(message: cloud_pb.Subnet) -> Subnet:
     return Subnet(
         id=message.id,
         cidr=message.cidr,
@@ -143,8 +144,8 @@ def subnet_from(message: pb.Subnet) -> Subnet:
     )
 
 
-def subnet_to(subnet: Subnet) -> pb.Subnet:
-    return pb.Subnet(
+def subnet_to(subnet: Subnet) -> cloud_pb.Subnet:
+    return cloud_pb.Subnet(
         id=subnet.id,
         cidr=subnet.cidr,
         zone=subnet.zone,
@@ -158,15 +159,15 @@ def subnet_to(subnet: Subnet) -> pb.Subnet:
     )
 
 
-def security_group_from(message: pb.SecurityGroup) -> SecurityGroup:
+def security_group_from(message: cloud_pb.SecurityGroup) -> SecurityGroup:
     return SecurityGroup(id=message.id, vpc_id=message.vpc_id, tags=dict(message.tags))
 
 
-def security_group_to(group: SecurityGroup) -> pb.SecurityGroup:
-    return pb.SecurityGroup(id=group.id, vpc_id=group.vpc_id, tags=group.tags)
+def security_group_to(group: SecurityGroup) -> cloud_pb.SecurityGroup:
+    return cloud_pb.SecurityGroup(id=group.id, vpc_id=group.vpc_id, tags=group.tags)
 
 
-def limits_from(message: pb.Limits) -> Limits:
+def limits_from(message: cloud_pb.Limits) -> Limits:
     return Limits(
         instance_type=message.instance_type,
         interfaces=message.interfaces,
@@ -179,8 +180,8 @@ def limits_from(message: pb.Limits) -> Limits:
     )
 
 
-def limits_to(limits: Limits) -> pb.Limits:
-    return pb.Limits(
+def limits_to(limits: Limits) -> cloud_pb.Limits:
+    return cloud_pb.Limits(
         instance_type=limits.instance_type,
         interfaces=limits.interfaces,
         ipv4_per_interface=limits.ipv4_per_interface,
@@ -298,7 +299,7 @@ def completion_to(intent_id: str, fence: int, outcome: Outcome, report: Report) 
         subnets=[subnet_to(each) for each in report.subnets],
         security_groups=[security_group_to(each) for each in report.security_groups],
         limits=None if report.limits is None else limits_to(report.limits),
-        blocked_subnets=[pb.BlockedSubnet(id=each, why=why) for each, why in report.blocked_subnets.items()],
+        blocked_subnets=[cloud_pb.BlockedSubnet(id=each, why=why) for each, why in report.blocked_subnets.items()],
         operations=[operation_to(each) for each in report.operations],
     )
     match outcome:

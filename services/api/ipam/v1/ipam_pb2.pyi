@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from services.api.ipam.v1 import cloud_pb2 as _cloud_pb2
 from services.api.watch.v1 import watch_pb2 as _watch_pb2
 import builtins as _builtins
 import sys
@@ -1354,15 +1355,15 @@ class ClaimIntentResponse(_message.Message):
     @_builtins.property
     def node(self) -> Global___NodeSpec: ...
     @_builtins.property
-    def instance(self) -> Global___Instance:
+    def instance(self) -> _cloud_pb2.Instance:
         """Unset: the service has not seen the instance yet, read it first."""
 
     @_builtins.property
-    def subnets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subnet]: ...
+    def subnets(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.Subnet]: ...
     @_builtins.property
-    def security_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecurityGroup]: ...
+    def security_groups(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.SecurityGroup]: ...
     @_builtins.property
-    def limits(self) -> Global___Limits: ...
+    def limits(self) -> _cloud_pb2.Limits: ...
     @_builtins.property
     def blocked_subnet_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -1372,10 +1373,10 @@ class ClaimIntentResponse(_message.Message):
         fence: _builtins.int = ...,
         lease: _duration_pb2.Duration | None = ...,
         node: Global___NodeSpec | None = ...,
-        instance: Global___Instance | None = ...,
-        subnets: _abc.Iterable[Global___Subnet] | None = ...,
-        security_groups: _abc.Iterable[Global___SecurityGroup] | None = ...,
-        limits: Global___Limits | None = ...,
+        instance: _cloud_pb2.Instance | None = ...,
+        subnets: _abc.Iterable[_cloud_pb2.Subnet] | None = ...,
+        security_groups: _abc.Iterable[_cloud_pb2.SecurityGroup] | None = ...,
+        limits: _cloud_pb2.Limits | None = ...,
         blocked_subnet_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "intent", b"intent", "lease", b"lease", "limits", b"limits", "node", b"node"]  # noqa: Y015
@@ -1385,341 +1386,6 @@ class ClaimIntentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClaimIntentResponse: _TypeAlias = ClaimIntentResponse  # noqa: Y015
-
-@_typing.final
-class Instance(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class TagsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    TYPE_FIELD_NUMBER: _builtins.int
-    ZONE_FIELD_NUMBER: _builtins.int
-    VPC_ID_FIELD_NUMBER: _builtins.int
-    SUBNET_ID_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    INTERFACES_FIELD_NUMBER: _builtins.int
-    SECURITY_GROUP_IDS_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    type: _builtins.str
-    zone: _builtins.str
-    vpc_id: _builtins.str
-    subnet_id: _builtins.str
-    @_builtins.property
-    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    @_builtins.property
-    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___CloudInterface]: ...
-    @_builtins.property
-    def security_group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        type: _builtins.str = ...,
-        zone: _builtins.str = ...,
-        vpc_id: _builtins.str = ...,
-        subnet_id: _builtins.str = ...,
-        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        interfaces: _abc.Iterable[Global___CloudInterface] | None = ...,
-        security_group_ids: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "interfaces", b"interfaces", "security_group_ids", b"security_group_ids", "subnet_id", b"subnet_id", "tags", b"tags", "type", b"type", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Instance: _TypeAlias = Instance  # noqa: Y015
-
-@_typing.final
-class CloudInterface(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class TagsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    MAC_FIELD_NUMBER: _builtins.int
-    SUBNET_ID_FIELD_NUMBER: _builtins.int
-    VPC_ID_FIELD_NUMBER: _builtins.int
-    ZONE_FIELD_NUMBER: _builtins.int
-    INSTANCE_ID_FIELD_NUMBER: _builtins.int
-    ATTACHMENT_ID_FIELD_NUMBER: _builtins.int
-    DEVICE_INDEX_FIELD_NUMBER: _builtins.int
-    NETWORK_CARD_FIELD_NUMBER: _builtins.int
-    PRIMARY_ADDRESS_FIELD_NUMBER: _builtins.int
-    ADDRESSES_FIELD_NUMBER: _builtins.int
-    SECURITY_GROUP_IDS_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    DELETE_ON_TERMINATION_FIELD_NUMBER: _builtins.int
-    STATUS_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
-    PREFIXES_FIELD_NUMBER: _builtins.int
-    IPV6_ADDRESSES_FIELD_NUMBER: _builtins.int
-    IPV6_PREFIXES_FIELD_NUMBER: _builtins.int
-    PUBLIC_ADDRESS_ID_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    mac: _builtins.str
-    subnet_id: _builtins.str
-    vpc_id: _builtins.str
-    zone: _builtins.str
-    instance_id: _builtins.str
-    """Empty: attached to nothing."""
-    attachment_id: _builtins.str
-    device_index: _builtins.int
-    network_card: _builtins.int
-    primary_address: _builtins.str
-    delete_on_termination: _builtins.bool
-    status: _builtins.str
-    """available, attaching, in-use, detaching."""
-    public_address_id: _builtins.str
-    """Of the static public address that leads to it."""
-    @_builtins.property
-    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Secondary ones only."""
-
-    @_builtins.property
-    def security_group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blocks delegated to it; `addresses` does not have their members."""
-
-    @_builtins.property
-    def ipv6_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def ipv6_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        mac: _builtins.str = ...,
-        subnet_id: _builtins.str = ...,
-        vpc_id: _builtins.str = ...,
-        zone: _builtins.str = ...,
-        instance_id: _builtins.str = ...,
-        attachment_id: _builtins.str = ...,
-        device_index: _builtins.int = ...,
-        network_card: _builtins.int = ...,
-        primary_address: _builtins.str = ...,
-        addresses: _abc.Iterable[_builtins.str] | None = ...,
-        security_group_ids: _abc.Iterable[_builtins.str] | None = ...,
-        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        delete_on_termination: _builtins.bool = ...,
-        status: _builtins.str = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
-        prefixes: _abc.Iterable[_builtins.str] | None = ...,
-        ipv6_addresses: _abc.Iterable[_builtins.str] | None = ...,
-        ipv6_prefixes: _abc.Iterable[_builtins.str] | None = ...,
-        public_address_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "attachment_id", b"attachment_id", "created_at", b"created_at", "delete_on_termination", b"delete_on_termination", "device_index", b"device_index", "id", b"id", "instance_id", b"instance_id", "ipv6_addresses", b"ipv6_addresses", "ipv6_prefixes", b"ipv6_prefixes", "mac", b"mac", "network_card", b"network_card", "prefixes", b"prefixes", "primary_address", b"primary_address", "public_address_id", b"public_address_id", "security_group_ids", b"security_group_ids", "status", b"status", "subnet_id", b"subnet_id", "tags", b"tags", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CloudInterface: _TypeAlias = CloudInterface  # noqa: Y015
-
-@_typing.final
-class Subnet(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class TagsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    CIDR_FIELD_NUMBER: _builtins.int
-    ZONE_FIELD_NUMBER: _builtins.int
-    VPC_ID_FIELD_NUMBER: _builtins.int
-    FREE_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    VPC_CIDRS_FIELD_NUMBER: _builtins.int
-    GATEWAY_FIELD_NUMBER: _builtins.int
-    IPV6_CIDR_FIELD_NUMBER: _builtins.int
-    FREE_PREFIXES_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    cidr: _builtins.str
-    zone: _builtins.str
-    vpc_id: _builtins.str
-    free: _builtins.int
-    gateway: _builtins.str
-    """Empty: the first host address."""
-    ipv6_cidr: _builtins.str
-    free_prefixes: _builtins.int
-    """Unset: the cloud does not say."""
-    @_builtins.property
-    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    @_builtins.property
-    def vpc_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        cidr: _builtins.str = ...,
-        zone: _builtins.str = ...,
-        vpc_id: _builtins.str = ...,
-        free: _builtins.int = ...,
-        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        vpc_cidrs: _abc.Iterable[_builtins.str] | None = ...,
-        gateway: _builtins.str = ...,
-        ipv6_cidr: _builtins.str = ...,
-        free_prefixes: _builtins.int | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_free_prefixes", b"_free_prefixes", "free_prefixes", b"free_prefixes"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_prefixes", b"_free_prefixes", "cidr", b"cidr", "free", b"free", "free_prefixes", b"free_prefixes", "gateway", b"gateway", "id", b"id", "ipv6_cidr", b"ipv6_cidr", "tags", b"tags", "vpc_cidrs", b"vpc_cidrs", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__free_prefixes: _TypeAlias = _typing.Literal["free_prefixes"]  # noqa: Y015
-    _WhichOneofArgType__free_prefixes: _TypeAlias = _typing.Literal["_free_prefixes", b"_free_prefixes"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_prefixes) -> _WhichOneofReturnType__free_prefixes | None: ...
-
-Global___Subnet: _TypeAlias = Subnet  # noqa: Y015
-
-@_typing.final
-class SecurityGroup(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class TagsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    VPC_ID_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    vpc_id: _builtins.str
-    @_builtins.property
-    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        vpc_id: _builtins.str = ...,
-        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "tags", b"tags", "vpc_id", b"vpc_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SecurityGroup: _TypeAlias = SecurityGroup  # noqa: Y015
-
-@_typing.final
-class Limits(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
-    INTERFACES_FIELD_NUMBER: _builtins.int
-    IPV4_PER_INTERFACE_FIELD_NUMBER: _builtins.int
-    IPV6_PER_INTERFACE_FIELD_NUMBER: _builtins.int
-    PREFIXES_FIELD_NUMBER: _builtins.int
-    NETWORK_CARDS_FIELD_NUMBER: _builtins.int
-    ADDRESSES_PER_INSTANCE_FIELD_NUMBER: _builtins.int
-    CARD_INTERFACES_FIELD_NUMBER: _builtins.int
-    instance_type: _builtins.str
-    interfaces: _builtins.int
-    ipv4_per_interface: _builtins.int
-    ipv6_per_interface: _builtins.int
-    prefixes: _builtins.bool
-    network_cards: _builtins.int
-    addresses_per_instance: _builtins.int
-    """Of all interfaces together, primary ones included; 0: no such limit."""
-    @_builtins.property
-    def card_interfaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Interfaces that each network card takes; empty: one card takes them all."""
-
-    def __init__(
-        self,
-        *,
-        instance_type: _builtins.str = ...,
-        interfaces: _builtins.int = ...,
-        ipv4_per_interface: _builtins.int = ...,
-        ipv6_per_interface: _builtins.int = ...,
-        prefixes: _builtins.bool = ...,
-        network_cards: _builtins.int = ...,
-        addresses_per_instance: _builtins.int = ...,
-        card_interfaces: _abc.Iterable[_builtins.int] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses_per_instance", b"addresses_per_instance", "card_interfaces", b"card_interfaces", "instance_type", b"instance_type", "interfaces", b"interfaces", "ipv4_per_interface", b"ipv4_per_interface", "ipv6_per_interface", b"ipv6_per_interface", "network_cards", b"network_cards", "prefixes", b"prefixes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class RecordStepsRequest(_message.Message):
@@ -1838,17 +1504,17 @@ class CompleteIntentRequest(_message.Message):
     @_builtins.property
     def give_up(self) -> Global___GiveUp: ...
     @_builtins.property
-    def instance(self) -> Global___Instance:
+    def instance(self) -> _cloud_pb2.Instance:
         """The instance after the work, when it was read or changed."""
 
     @_builtins.property
-    def subnets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subnet]: ...
+    def subnets(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.Subnet]: ...
     @_builtins.property
-    def security_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecurityGroup]: ...
+    def security_groups(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.SecurityGroup]: ...
     @_builtins.property
-    def limits(self) -> Global___Limits: ...
+    def limits(self) -> _cloud_pb2.Limits: ...
     @_builtins.property
-    def blocked_subnets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockedSubnet]: ...
+    def blocked_subnets(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.BlockedSubnet]: ...
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationStatus]: ...
     def __init__(
@@ -1859,11 +1525,11 @@ class CompleteIntentRequest(_message.Message):
         done: Global___Done | None = ...,
         retry: Global___Retry | None = ...,
         give_up: Global___GiveUp | None = ...,
-        instance: Global___Instance | None = ...,
-        subnets: _abc.Iterable[Global___Subnet] | None = ...,
-        security_groups: _abc.Iterable[Global___SecurityGroup] | None = ...,
-        limits: Global___Limits | None = ...,
-        blocked_subnets: _abc.Iterable[Global___BlockedSubnet] | None = ...,
+        instance: _cloud_pb2.Instance | None = ...,
+        subnets: _abc.Iterable[_cloud_pb2.Subnet] | None = ...,
+        security_groups: _abc.Iterable[_cloud_pb2.SecurityGroup] | None = ...,
+        limits: _cloud_pb2.Limits | None = ...,
+        blocked_subnets: _abc.Iterable[_cloud_pb2.BlockedSubnet] | None = ...,
         operations: _abc.Iterable[Global___OperationStatus] | None = ...,
         instance_gone: _builtins.bool = ...,
         denied: _builtins.bool = ...,
@@ -1936,28 +1602,6 @@ class GiveUp(_message.Message):
 Global___GiveUp: _TypeAlias = GiveUp  # noqa: Y015
 
 @_typing.final
-class BlockedSubnet(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ID_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    why: _builtins.str
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        why: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BlockedSubnet: _TypeAlias = BlockedSubnet  # noqa: Y015
-
-@_typing.final
 class CompleteIntentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1988,15 +1632,15 @@ class ReportInventoryRequest(_message.Message):
     fence: _builtins.int
     last: _builtins.bool
     @_builtins.property
-    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.Instance]:
         """A page is merged as it comes; nothing is dropped before the last one."""
 
     @_builtins.property
-    def detached_interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___CloudInterface]: ...
+    def detached_interfaces(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.CloudInterface]: ...
     @_builtins.property
-    def subnets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subnet]: ...
+    def subnets(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.Subnet]: ...
     @_builtins.property
-    def security_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecurityGroup]: ...
+    def security_groups(self) -> _containers.RepeatedCompositeFieldContainer[_cloud_pb2.SecurityGroup]: ...
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When the listing began: what changed later is not touched by it."""
@@ -2006,10 +1650,10 @@ class ReportInventoryRequest(_message.Message):
         *,
         intent_id: _builtins.str = ...,
         fence: _builtins.int = ...,
-        instances: _abc.Iterable[Global___Instance] | None = ...,
-        detached_interfaces: _abc.Iterable[Global___CloudInterface] | None = ...,
-        subnets: _abc.Iterable[Global___Subnet] | None = ...,
-        security_groups: _abc.Iterable[Global___SecurityGroup] | None = ...,
+        instances: _abc.Iterable[_cloud_pb2.Instance] | None = ...,
+        detached_interfaces: _abc.Iterable[_cloud_pb2.CloudInterface] | None = ...,
+        subnets: _abc.Iterable[_cloud_pb2.Subnet] | None = ...,
+        security_groups: _abc.Iterable[_cloud_pb2.SecurityGroup] | None = ...,
         last: _builtins.bool = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
