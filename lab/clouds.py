@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-CloudName = Literal["aws", "azure", "alibaba"]
-Choice = Literal["aws", "azure", "alibaba", "all"]
+CloudName = Literal["aws"]
+Choice = Literal["aws", "all"]
 
 
 @dataclass(frozen=True, slots=True)
