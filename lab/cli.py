@@ -8,7 +8,6 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from lab.clouds import Choice
 from lab.options import LabOptions
 from lab.state import DEFAULT_NAME, DEFAULT_ROOT, LabError, check_name
 
@@ -41,11 +40,8 @@ def run(
     pods: Annotated[int, typer.Option(min=0, max=2000, help="Pods, spread over the nodes.")] = _DEFAULTS.pods,
     once: Annotated[bool, typer.Option("--once", help="Run, check, print a summary and end.")] = False,
     name: Name = DEFAULT_NAME,
-    cloud: Annotated[
-        Choice, typer.Option(help="Whose fake to run on; all: nodes on each, under one registry.")
-    ] = "aws",
     instance_type: Annotated[
-        str, typer.Option(help="Instance type of the nodes; one of their cloud if it is not given.")
+        str, typer.Option(help="EC2 instance type of the nodes; m5.large if it is not given.")
     ] = "",
     pre_allocate: Annotated[int, typer.Option(min=0, help="Free addresses a node keeps.")] = _DEFAULTS.pre_allocate,
     min_allocate: Annotated[int, typer.Option(min=0, help="Addresses a node holds at least.")] = 0,
@@ -79,13 +75,10 @@ def run(
         raise typer.BadParameter(f"{max_allocate} is below --min-allocate {min_allocate}", param_hint="--max-allocate")
     if masquerade and datapath == "kernel":
         raise typer.BadParameter("plain routing does not masquerade", param_hint="--masquerade")
-    if cloud == "all" and instance_type:
-        raise typer.BadParameter("each cloud has types of its own", param_hint="--instance-type")
     options = LabOptions(
         name=name,
         nodes=nodes,
         pods=pods,
-        cloud=cloud,
         instance_type=instance_type,
         pre_allocate=pre_allocate,
         min_allocate=min_allocate,
