@@ -1,121 +1,104 @@
-"""The HTTP server: EC2's query protocol at /, the admin endpoint and instance metadata beside it."""
+"""EC2's query protocol at /, and instance metadata beside it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from lab.fake_ec2.admin import Admin, Changes
+from lab.fake_cloud import server as base
+from lab.fake_cloud.faults import MALFORMED
+from lab.fake_cloud.gate import Special
+from lab.fake_cloud.server import GARBAGE
+from lab.fake_ec2 import state
+from lab.fake_ec2.actions import ACTIONS
+from lab.fake_ec2.actions.registry import Action
 from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.errors import ApiError
-from lab.fake_ec2.faults import CUT, MALFORMED
-from lab.fake_ec2.gate import Calls, Gate, Special
 from lab.fake_ec2.metadata import Metadata
 from lab.fake_ec2.protocol import rendering
+from lab.fake_ec2.protocol.model import operation_names
+from lab.fake_ec2.protocol.parsing import parse
 
-_LARGEST_BODY = 4 << 20
-_GARBAGE = b"<html><body>upstream went away</bo"
+_LAUNCH = {"subnet_id": "SubnetId", "security_group_ids": "SecurityGroupIds", "private_address": "PrivateIpAddress"}
 
 
-class Server:
-    """Serves one cloud at a time.
+class Server(base.Server[Cloud]):
+    """A fake EC2 over HTTP."""
 
-    :param make: makes the cloud to begin with, and each one after a reset.
-    """
+    def routes(self) -> list[web.AbstractRouteDef]:
+        own: list[web.AbstractRouteDef] = [web.post("/", self.query), web.get("/", self.query)]
+        return own + Metadata(lambda: self.cloud).routes()
 
-    def __init__(self, make: Callable[[], Cloud]) -> None:
-        self._make = make
-        self.gate = Gate(make())
-        self._due = asyncio.Event()
-        self._changes = Changes(self.gate)
-        self.gate.cloud.on_change = self._changed
+    def throttled(self) -> ApiError:
+        return ApiError("RequestLimitExceeded", "Request limit exceeded.")
 
-    @property
-    def cloud(self) -> Cloud:
-        return self.gate.cloud
+    def injected(self, code: str, message: str) -> ApiError:
+        return ApiError(code, message)
 
-    def reset(self) -> None:
-        """Begins anew with a fresh cloud; its revisions go on, so that who waits for one is told."""
-        fresh = self._make()
-        fresh.revision = self.cloud.revision + 1
-        fresh.on_change = self._changed
-        self.gate.cloud, self.gate.calls = fresh, Calls()
-        self._changed()
+    def state(self) -> dict[str, Any]:
+        return state.document(self.cloud)
 
-    def application(self) -> web.Application:
-        application = web.Application(client_max_size=_LARGEST_BODY)
-        application.add_routes([web.post("/", self.query), web.get("/", self.query)])
-        application.add_routes(Admin(self.gate, self._changes, self.reset).routes())
-        application.add_routes(Metadata(lambda: self.cloud).routes())
-        application.cleanup_ctx.append(self._transitions)
-        return application
+    def launch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        tags = [{"Key": key, "Value": value} for key, value in asked.get("tags", {}).items()]
+        parameters: dict[str, Any] = {
+            "ImageId": "ami-00000000000000000",
+            "MinCount": 1,
+            "MaxCount": 1,
+            "InstanceType": asked.get("type", "m5.large"),
+            "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
+        }
+        parameters |= {theirs: asked[ours] for ours, theirs in _LAUNCH.items() if asked.get(ours)}
+        answer = ACTIONS["RunInstances"].perform(self.cloud, parameters)
+        instance_id = answer["Instances"][0]["InstanceId"]
+        document = state.instance(self.cloud.instances.current[instance_id])
+        interfaces = self.cloud.interfaces_of(instance_id)
+        return {**document, "interfaces": [state.interface(self.cloud, each) for each in interfaces]}
+
+    def terminate(self, instance_id: str) -> None:
+        ACTIONS["TerminateInstances"].perform(self.cloud, {"InstanceIds": [instance_id]})
 
     async def query(self, request: web.Request) -> web.StreamResponse:
         request_id = str(uuid.uuid4())
         text = await request.text() if request.method == "POST" else request.query_string
         fields = parse_qsl(text, keep_blank_values=True)
-        action = next((value for key, value in fields if key == "Action"), "")
+        name = next((value for key, value in fields if key == "Action"), "")
         try:
-            answer = await self.gate.call(action, fields)
-            body, status = rendering.answer(action, answer, request_id), 200
+            answer = await self._call(_action(name), fields)
+            body, status = rendering.answer(name, answer, request_id), 200
         except ApiError as error:
             body, status = rendering.error(error, request_id), error.status
         except Special as special:
-            return await self._without_answer(request, str(special))
+            if str(special) == MALFORMED:
+                return _response(GARBAGE, 200, "")
+            await self.without_answer(request, str(special))
         return _response(body, status, request_id)
 
-    async def _without_answer(self, request: web.Request, how: str) -> web.StreamResponse:
-        if how == MALFORMED:
-            return _response(_GARBAGE, 200, "")
-        transport = request.transport
-        # aiohttp has no event for a client that leaves.
-        while how != CUT and transport is not None and not transport.is_closing():  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-        if transport is not None:
-            transport.abort()
-        raise asyncio.CancelledError
+    async def _call(self, action: Action, fields: Iterable[tuple[str, str]]) -> Mapping[str, Any]:
+        parameters: dict[str, Any] = {}
 
-    def _changed(self) -> None:
-        self._due.set()
-        self._changes.notify()
+        def check() -> None:
+            parameters.update(parse(action.name, fields))
 
-    async def _transitions(self, application: web.Application) -> AsyncIterator[None]:
-        """While serving, does what is due when it is due."""
-        task = asyncio.create_task(self._settle())
-        yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        def perform() -> Mapping[str, Any]:
+            return action.perform(self.cloud, parameters)
 
-    async def _settle(self) -> None:
-        while True:
-            self._due.clear()
-            self.cloud.settle()
-            due_at = self.cloud.next_due_at()
-            wait_s = None if due_at is None else max(0.0, due_at - self.cloud.clock())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._due.wait()
+        return await self.gate.call(action.name, action.operation_class, perform, check)
+
+
+def _action(name: str) -> Action:
+    if not name:
+        raise ApiError("MissingAction", "The request must contain the parameter Action")
+    if name in ACTIONS:
+        return ACTIONS[name]
+    if name in operation_names():
+        raise ApiError("InvalidAction", f"The action {name} is not one of those that this EC2 answers.")
+    raise ApiError("InvalidAction", f"The action {name} is not valid for this web service.")
 
 
 def _response(body: bytes, status: int, request_id: str) -> web.Response:
     headers = {"x-amzn-requestid": request_id, "Server": "AmazonEC2"}
     return web.Response(body=body, status=status, content_type="text/xml", charset="utf-8", headers=headers)
-
-
-async def serve(server: Server, listen: str) -> tuple[web.AppRunner, str]:
-    """Starts to listen on "HOST:PORT" (port 0: any) or "unix:PATH". Returns what to clean up, and where it listens."""
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    if listen.startswith("unix:"):
-        await web.UnixSite(runner, listen.removeprefix("unix:")).start()
-        return runner, listen
-    host, _, port = listen.rpartition(":")
-    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024).start()
-    bound = runner.addresses[0]
-    return runner, f"{host}:{bound[1]}"

@@ -1,15 +1,8 @@
-"""The state of the cloud, and what changes it one step at a time.
-
-Single-threaded: the server's event loop is the only caller. Calls check everything first and change afterwards, so that
-a call that fails has changed nothing. What happens later (attached, running) is a transition, due at a time.
-"""
+"""The state of the cloud, and what changes it one step at a time."""
 
 from __future__ import annotations
 
-import heapq
 import ipaddress
-import itertools
-import random
 import re
 import time
 from collections import defaultdict
@@ -17,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from lab.fake_ec2.errors import ApiError
-from lab.fake_ec2.faults import Faults
-from lab.fake_ec2.history import R, Table
+from lab.fake_cloud.cloud import BaseCloud
+from lab.fake_cloud.history import R, Table
+from lab.fake_cloud.space import Space, Space6
+from lab.fake_cloud.tokens import Tokens
+from lab.fake_ec2.errors import ApiError, mismatch, refusal
 from lab.fake_ec2.protocol.rendering import Rendered
 from lab.fake_ec2.records import ElasticIp, Instance, Interface, RouteTable, SecurityGroup, Subnet, Vpc
-from lab.fake_ec2.space import Space, Space6
-from lab.fake_ec2.tokens import Tokens
 
 _NOT_FOUND: Final = {
     "i": ("InvalidInstanceID.NotFound", "The instance ID '{}' does not exist"),
@@ -44,7 +37,7 @@ _MALFORMED: Final = {
 }
 
 
-class Cloud:
+class Cloud(BaseCloud):
     """One region of one account.
 
     :param clock: seconds since the epoch; tests own it.
@@ -54,21 +47,15 @@ class Cloud:
     def __init__(
         self, *, account: str, region: str, clock: Callable[[], float] = time.time, seed: int | None = None
     ) -> None:
-        self.account = account
-        self.region = region
-        self.clock = clock
-        self.chance = random.Random(seed)
-        self.faults = Faults()
-        self.tokens = Tokens()
-        self.revision = 1
-        self.on_change: Callable[[], None] = lambda: None
-        self.vpcs = self._table(Vpc)
-        self.subnets = self._table(Subnet)
-        self.groups = self._table(SecurityGroup)
-        self.route_tables = self._table(RouteTable)
-        self.interfaces = self._table(Interface)
-        self.instances = self._table(Instance)
-        self.elastic_ips = self._table(ElasticIp)
+        super().__init__(account=account, region=region, clock=clock, seed=seed)
+        self.tokens = Tokens(mismatch)
+        self.vpcs = self.table(Vpc)
+        self.subnets = self.table(Subnet)
+        self.groups = self.table(SecurityGroup)
+        self.route_tables = self.table(RouteTable)
+        self.interfaces = self.table(Interface)
+        self.instances = self.table(Instance)
+        self.elastic_ips = self.table(ElasticIp)
         self.spaces: dict[str, Space] = {}
         self.spaces6: dict[str, Space6] = {}
         # Interfaces of an instance and of an attachment, at present.
@@ -76,23 +63,11 @@ class Cloud:
         self.attachments: dict[str, str] = {}
         # Interfaces as DescribeNetworkInterfaces tells them, with the record that was rendered.
         self.rendered: dict[str, tuple[Interface, Rendered]] = {}
-        self._numbers = itertools.count(1)
-        self._transitions: list[tuple[float, int, Callable[[], None]]] = []
-
-    def _table(self, kind: type[R]) -> Table[R]:
-        return Table[R](self.clock, lambda: self.faults.eventual_consistency_s)
 
     # names and numbers
 
     def new_id(self, kind: str) -> str:
         return f"{kind}-0{self.chance.getrandbits(64):016x}"
-
-    def new_number(self) -> int:
-        return next(self._numbers)
-
-    def new_mac(self) -> str:
-        number = self.chance.getrandbits(40)
-        return "02:" + ":".join(f"{number >> shift & 0xFF:02x}" for shift in (32, 24, 16, 8, 0))
 
     # looking up, for calls that change something
 
@@ -119,14 +94,10 @@ class Cloud:
 
     # changing
 
-    def changed(self) -> None:
-        self.revision += 1
-        self.on_change()
-
     def add_subnet(self, subnet: Subnet) -> None:
-        self.spaces[subnet.id] = Space(subnet.id, ipaddress.IPv4Network(subnet.cidr), self.chance)
+        self.spaces[subnet.id] = Space(subnet.id, ipaddress.IPv4Network(subnet.cidr), self.chance, refusal)
         if subnet.ipv6_cidr:
-            self.spaces6[subnet.id] = Space6(ipaddress.IPv6Network(subnet.ipv6_cidr), self.chance)
+            self.spaces6[subnet.id] = Space6(ipaddress.IPv6Network(subnet.ipv6_cidr), self.chance, refusal)
         self.subnets.put(subnet)
 
     def mark_default(self, vpc: Vpc) -> None:
@@ -174,24 +145,6 @@ class Cloud:
         candidates = {*self.attached.get(instance_id, ()), *self.interfaces.changing()}
         seen = (self.interfaces.seen(each) for each in candidates)
         return sorted((each for each in seen if each and _attached_to(each, instance_id)), key=_device)
-
-    # later
-
-    def later(self, delay_s: float, transition: Callable[[], None]) -> None:
-        """Does it after `delay_s`, at once if that is 0."""
-        if delay_s <= 0:
-            transition()
-        else:
-            heapq.heappush(self._transitions, (self.clock() + delay_s, self.new_number(), transition))
-            self.on_change()
-
-    def settle(self) -> None:
-        """Does what is due."""
-        while self._transitions and self._transitions[0][0] <= self.clock():
-            heapq.heappop(self._transitions)[2]()
-
-    def next_due_at(self) -> float | None:
-        return self._transitions[0][0] if self._transitions else None
 
     def set_attachment_status(self, interface_id: str, attachment_id: str, status: str) -> None:
         """Moves an attachment on, if it still is there."""

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lab.fake_ec2.launch import run
+from lab.fake_cloud.launch import run
+from lab.fake_ec2.launch import make_server
 from lab.fake_ec2.seed import DEFAULT_ACCOUNT, DEFAULT_REGION, BadSeed, Seed, SubnetSeed, default_vpc, read_seed
 
 _BAD_SETTINGS = 2
@@ -29,10 +30,14 @@ def fake_ec2(
     try:
         network = read_seed(start) if start else _from_flags(account, region, vpc_cidr, subnet or [])
         _check_listen(listen)
-        asyncio.run(run(network, listen or f"127.0.0.1:{port}", chance=seed))
+        asyncio.run(_serve(network, listen or f"127.0.0.1:{port}", seed))
     except (BadSeed, OSError) as error:
         typer.echo(f"fake-ec2: {error}", err=True)
         sys.exit(_BAD_SETTINGS)
+
+
+async def _serve(network: Seed, listen: str, seed: int | None) -> None:
+    await run(make_server(network, seed), listen)
 
 
 def _check_listen(listen: str) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from lab.fake_cloud.history import Table
 from lab.fake_ec2.actions.registry import Answer, Parameters, action
 from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.errors import ApiError
 from lab.fake_ec2.filters import keep
-from lab.fake_ec2.history import Table
 from lab.fake_ec2.pages import page
 
 _RESOURCES: Final = {

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.fake_ec2.history import Table
+from lab.fake_cloud.history import Table
 from lab.fake_ec2.records import Subnet
 
 

@@ -8,7 +8,8 @@ from functools import partial
 import aiohttp
 import pytest
 
-from lab.fake_ec2.app import Server, serve
+from lab.fake_cloud.server import serve
+from lab.fake_ec2.app import Server
 from lab.fake_ec2.launch import make_cloud
 from lab.fake_ec2.seed import Seed
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.fake_ec2.errors import ApiError
+from lab.fake_cloud.errors import ApiError
 
 
 class Tokens:
-    def __init__(self) -> None:
+    """:param mismatch: makes the error of a token that is repeated with other parameters."""
+
+    def __init__(self, mismatch: Callable[[], ApiError]) -> None:
+        self._mismatch = mismatch
         self._done: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
 
     def made(self, action: str, parameters: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -22,10 +25,7 @@ class Tokens:
             return None
         digest, ids = found
         if digest != _digest(parameters):
-            raise ApiError(
-                "IdempotentParameterMismatch",
-                "The request uses the same client token as a previous, but non-identical request.",
-            )
+            raise self._mismatch()
         return ids
 
     def remember(self, action: str, parameters: Mapping[str, Any], ids: tuple[str, ...]) -> None:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from lab.fake_ec2 import state
-from lab.fake_ec2.actions import ACTIONS
-from lab.fake_ec2.cloud import Cloud
-from lab.fake_ec2.errors import ApiError
-from lab.fake_ec2.faults import BadFaults, read_faults
-from lab.fake_ec2.gate import Calls, Gate
+from lab.fake_cloud.cloud import BaseCloud
+from lab.fake_cloud.errors import ApiError
+from lab.fake_cloud.faults import BadFaults, read_faults
+from lab.fake_cloud.gate import Calls
+
+if TYPE_CHECKING:
+    from lab.fake_cloud.server import Server
 
 _LONGEST_WAIT_S = 300.0
-_LAUNCH = {"subnet_id": "SubnetId", "security_group_ids": "SecurityGroupIds", "private_address": "PrivateIpAddress"}
+LAUNCH_FIELDS: Final = frozenset({"type", "tags", "subnet_id", "security_group_ids", "private_address"})
 
 
 class Changes:
-    """Wakes who waits for a revision later than the one he knows."""
+    """Wakes who waits for a revision later than the one he knows.
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    :param revision: of the cloud now.
+    """
+
+    def __init__(self, revision: Callable[[], int]) -> None:
+        self._revision = revision
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
@@ -35,7 +39,7 @@ class Changes:
         """Returns when the cloud is past `revision`, or after `wait_s`."""
         try:
             async with asyncio.timeout(wait_s):
-                while self._gate.cloud.revision <= revision:
+                while self._revision() <= revision:
                     await self._changed.wait()
         except TimeoutError:
             pass
@@ -44,21 +48,21 @@ class Changes:
 class Admin:
     """Handlers of the admin endpoint."""
 
-    def __init__(self, gate: Gate, changes: Changes, reset: Callable[[], None]) -> None:
-        self._gate = gate
+    def __init__(self, server: Server[Any], changes: Changes) -> None:
+        self._server = server
         self._changes = changes
-        self._reset = reset
         self._encoded: tuple[int, bytes] = (0, b"")
 
     @property
-    def _cloud(self) -> Cloud:
-        return self._gate.cloud
+    def _cloud(self) -> BaseCloud:
+        cloud: BaseCloud = self._server.cloud
+        return cloud
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
             web.get("/_admin/state", self.state),
             web.post("/_admin/instances", self.launch),
-            web.delete("/_admin/instances/{id}", self.terminate),
+            web.delete("/_admin/instances/{id:.+}", self.terminate),
             web.get("/_admin/faults", self.faults),
             web.put("/_admin/faults", self.set_faults),
             web.patch("/_admin/faults", self.merge_faults),
@@ -72,39 +76,25 @@ class Admin:
         if wait_s > 0:
             await self._changes.after(revision, min(wait_s, _LONGEST_WAIT_S))
         if self._encoded[0] != self._cloud.revision:
-            self._encoded = (self._cloud.revision, json.dumps(state.document(self._cloud)).encode())
+            self._encoded = (self._cloud.revision, json.dumps(self._server.state()).encode())
         return web.Response(body=self._encoded[1], content_type="application/json")
 
     async def launch(self, request: web.Request) -> web.Response:
         """Launches past throttling and faults: who runs the lab is not a client of the cloud."""
         asked = await _body(request)
-        known = {"type", "tags", *_LAUNCH}
-        if unknown := sorted(set(asked) - known):
-            raise _refused(f"{unknown[0]}: no such field; the fields are {', '.join(sorted(known))}")
-        tags = [{"Key": key, "Value": value} for key, value in asked.get("tags", {}).items()]
-        parameters: dict[str, Any] = {
-            "ImageId": "ami-00000000000000000",
-            "MinCount": 1,
-            "MaxCount": 1,
-            "InstanceType": asked.get("type", "m5.large"),
-            "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
-        }
-        parameters |= {theirs: asked[ours] for ours, theirs in _LAUNCH.items() if asked.get(ours)}
-        instance_id = self._perform("RunInstances", parameters)["Instances"][0]["InstanceId"]
-        interfaces = self._cloud.interfaces_of(instance_id)
-        document = state.instance(self._cloud.instances.current[instance_id])
-        return web.json_response(
-            {**document, "interfaces": [state.interface(self._cloud, each) for each in interfaces]}, status=201
-        )
+        if unknown := sorted(set(asked) - LAUNCH_FIELDS):
+            raise _refused(f"{unknown[0]}: no such field; the fields are {', '.join(sorted(LAUNCH_FIELDS))}")
+        return web.json_response(self._perform(lambda: self._server.launch(asked)), status=201)
 
     async def terminate(self, request: web.Request) -> web.Response:
-        self._perform("TerminateInstances", {"InstanceIds": [request.match_info["id"]]})
+        instance_id = request.match_info["id"]
+        self._perform(lambda: self._server.terminate(instance_id))
         return web.Response(status=204)
 
-    def _perform(self, action: str, parameters: dict[str, Any]) -> Any:
+    def _perform(self, act: Callable[[], Any]) -> Any:
         self._cloud.settle()
         try:
-            return ACTIONS[action].perform(self._cloud, parameters)
+            return act()
         except ApiError as error:
             raise _refused(error.message, error.code) from None
 
@@ -127,14 +117,14 @@ class Admin:
         return web.json_response(self._cloud.faults.document())
 
     async def reset(self, request: web.Request) -> web.Response:
-        self._reset()
+        self._server.reset()
         return web.Response(status=204)
 
     async def calls(self, request: web.Request) -> web.Response:
-        return web.json_response(self._gate.calls.document())
+        return web.json_response(self._server.gate.calls.document())
 
     async def reset_calls(self, request: web.Request) -> web.Response:
-        self._gate.calls = Calls()
+        self._server.gate.calls = Calls()
         return web.Response(status=204)
 
 

@@ -1,4 +1,4 @@
-"""Addresses and /28 prefixes of one subnet.
+"""Addresses and /28 prefixes of one subnet. What it refuses, each cloud words itself.
 
 The free addresses are the bits of one integer: a subnet is at most a /16, and Python finds a set bit in 8 KiB faster
 than a loop finds anything. Addresses are handed out from a random place on, as the cloud does: that is what makes
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import random
+from collections.abc import Callable
+from typing import Literal
 
-from lab.fake_ec2.errors import ApiError
+from lab.fake_cloud.errors import ApiError
 
 PREFIX_LENGTH = 28
 PREFIX_SIZE = 1 << (32 - PREFIX_LENGTH)
@@ -19,23 +21,41 @@ PREFIX_LENGTH6 = 80
 _BLOCK6_BITS = 128 - PREFIX_LENGTH6
 
 
-class Space:
-    """IPv4 of a subnet. `free` is exact at any time."""
+# What a space refuses, with the subnet's id or the address or prefix concerned.
+Refusal = Literal["exhausted", "no-prefix", "outside", "reserved", "in-use", "prefix-in-use", "malformed", "no-block"]
+Refuse = Callable[[Refusal, str], ApiError]
 
-    def __init__(self, subnet_id: str, network: ipaddress.IPv4Network, chance: random.Random) -> None:
+
+class Space:
+    """IPv4 of a subnet. `free` is exact at any time.
+
+    :param first: addresses at the beginning that belong to the cloud, the network's own included; `last` at the end.
+    """
+
+    def __init__(
+        self,
+        subnet_id: str,
+        network: ipaddress.IPv4Network,
+        chance: random.Random,
+        refuse: Refuse,
+        *,
+        first: int = 4,
+        last: int = 1,
+    ) -> None:
         self.subnet_id = subnet_id
         self.network = network
         self._base = int(network.network_address)
         self._size = network.num_addresses
         self._chance = chance
-        # First four and last address of a subnet belong to the cloud.
-        self._bits = ((1 << self._size) - 1) & ~0b1111 & ~(1 << (self._size - 1))
-        self.free = self._size - 5
+        self._refuse = refuse
+        self._usable = range(first, self._size - last)
+        self._bits = ((1 << (self._size - last)) - 1) & ~((1 << first) - 1)
+        self.free = len(self._usable)
 
     def address(self) -> str:
         """Takes a free address."""
         if not self.free:
-            raise self.exhausted()
+            raise self._refuse("exhausted", self.subnet_id)
         start = self._chance.randrange(self._size)
         above = self._bits >> start
         offset = start if above else 0
@@ -45,20 +65,18 @@ class Space:
     def addresses(self, count: int) -> tuple[str, ...]:
         """Takes `count` addresses or none."""
         if count > self.free:
-            raise self.exhausted()
+            raise self._refuse("exhausted", self.subnet_id)
         return tuple(self.address() for _ in range(count))
 
     def require(self, address: str) -> None:
         """Raises ApiError unless `address` could be taken."""
         number = self._number(address)
         if number is None:
-            raise ApiError(
-                "InvalidParameterValue", f"Address {address} does not fall within the subnet's address range"
-            )
-        if number < 4 or number == self._size - 1:
-            raise ApiError("InvalidParameterValue", f"Address {address} is in subnet's reserved address range")
+            raise self._refuse("outside", address)
+        if number not in self._usable:
+            raise self._refuse("reserved", address)
         if not self._bits >> number & 1:
-            raise ApiError("InvalidIPAddress.InUse", f"Address {address} is in use.")
+            raise self._refuse("in-use", address)
 
     def claim(self, address: str) -> str:
         """Takes this very address."""
@@ -78,13 +96,13 @@ class Space:
         """Takes `count` wholly free /28 or none."""
         blocks = [number for number in range(0, self._size, PREFIX_SIZE) if self._bits >> number & _BLOCK == _BLOCK]
         if len(blocks) < count:
-            raise self.no_prefix()
+            raise self._refuse("no-prefix", self.subnet_id)
         return tuple(self._take_block(number) for number in self._chance.sample(blocks, count))
 
     def require_prefix(self, prefix: str) -> None:
         number = self._block(prefix)
         if self._bits >> number & _BLOCK != _BLOCK:
-            raise ApiError("InvalidIPAddress.InUse", f"Prefix {prefix} holds addresses that are in use or reserved.")
+            raise self._refuse("prefix-in-use", prefix)
 
     def claim_prefix(self, prefix: str) -> str:
         self.require_prefix(prefix)
@@ -96,32 +114,20 @@ class Space:
         self._bits |= _BLOCK << number
         self.free += PREFIX_SIZE
 
-    def exhausted(self) -> ApiError:
-        return ApiError(
-            "InsufficientFreeAddressesInSubnet",
-            f"The specified subnet does not have enough free addresses to satisfy the request. ({self.subnet_id})",
-        )
-
-    def no_prefix(self) -> ApiError:
-        return ApiError(
-            "InsufficientCidrBlocks",
-            f"The specified subnet does not have enough free cidr blocks to satisfy the request. ({self.subnet_id})",
-        )
-
     def _number(self, address: str) -> int | None:
         try:
             number = int(ipaddress.IPv4Address(address)) - self._base
         except ValueError:
-            raise ApiError("InvalidParameterValue", f"invalid value for parameter address: {address}") from None
+            raise self._refuse("malformed", address) from None
         return number if 0 <= number < self._size else None
 
     def _block(self, prefix: str) -> int:
         try:
             network = ipaddress.IPv4Network(prefix)
         except ValueError:
-            raise ApiError("InvalidParameterValue", f"{prefix} is not an aligned CIDR block") from None
+            raise self._refuse("malformed", prefix) from None
         if network.prefixlen != PREFIX_LENGTH or not network.subnet_of(self.network):
-            raise ApiError("InvalidParameterValue", f"Prefix {prefix} is not a /{PREFIX_LENGTH} of the subnet")
+            raise self._refuse("no-block", prefix)
         return int(network.network_address) - self._base
 
     def _take(self, number: int) -> str:
@@ -138,10 +144,11 @@ class Space:
 class Space6:
     """IPv6 of a subnet: practically without end, so only uniqueness is kept, of addresses and of /80 blocks."""
 
-    def __init__(self, network: ipaddress.IPv6Network, chance: random.Random) -> None:
+    def __init__(self, network: ipaddress.IPv6Network, chance: random.Random, refuse: Refuse) -> None:
         self.network = network
         self._base = int(network.network_address)
         self._chance = chance
+        self._refuse = refuse
         self._used: set[int] = set()
         self._blocks: set[int] = set()
 
@@ -162,7 +169,7 @@ class Space6:
     def claim_prefix(self, prefix: str) -> str:
         block = self._block(prefix)
         if block in self._blocks or self._holds(block):
-            raise ApiError("InvalidIPAddress.InUse", f"Prefix {prefix} holds addresses that are in use.")
+            raise self._refuse("prefix-in-use", prefix)
         return self._take_block(block)
 
     def release_prefix(self, prefix: str) -> None:
@@ -179,9 +186,9 @@ class Space6:
         try:
             network = ipaddress.IPv6Network(prefix)
         except ValueError:
-            raise ApiError("InvalidParameterValue", f"{prefix} is not an aligned CIDR block") from None
+            raise self._refuse("malformed", prefix) from None
         if network.prefixlen != PREFIX_LENGTH6 or not network.subnet_of(self.network):
-            raise ApiError("InvalidParameterValue", f"Prefix {prefix} is not a /{PREFIX_LENGTH6} of the subnet")
+            raise self._refuse("no-block", prefix)
         return (int(network.network_address) - self._base) >> _BLOCK6_BITS
 
     def _take_block(self, block: int) -> str:
@@ -192,13 +199,11 @@ class Space6:
         try:
             number = int(ipaddress.IPv6Address(address)) - self._base
         except ValueError:
-            raise ApiError("InvalidParameterValue", f"invalid value for parameter address: {address}") from None
+            raise self._refuse("malformed", address) from None
         if not 4 <= number < self.network.num_addresses - 1:
-            raise ApiError(
-                "InvalidParameterValue", f"Address {address} does not fall within the subnet's address range"
-            )
+            raise self._refuse("outside", address)
         if not self._is_free(number):
-            raise ApiError("InvalidIPAddress.InUse", f"Address {address} is in use.")
+            raise self._refuse("in-use", address)
 
     def claim(self, address: str) -> str:
         self.require(address)

@@ -13,7 +13,7 @@ from typing import Any, Final
 # What a fault may do instead of answering with an error code.
 CUT: Final = "cut"  # close the connection without an answer
 HANG: Final = "hang"  # never answer
-MALFORMED: Final = "malformed"  # answer 200 with something that is no EC2 answer
+MALFORMED: Final = "malformed"  # answer 200 with something that is no answer of the cloud
 
 
 class BadFaults(ValueError):
@@ -48,7 +48,7 @@ class Bucket:
 class Failure:
     """The next `count` calls of `action` ("*": any, "mutate" or "read": of that class) fail with `code`.
 
-    `code` is an EC2 error code, "cut", "hang" or "malformed". `after_effect`: the call takes effect all the same.
+    `code` is an error code of the cloud, "cut", "hang" or "malformed". `after_effect`: the call takes effect anyway.
     `skip` calls go through before.
     """
 
@@ -73,7 +73,7 @@ class Failure:
 class Faults:
     """:param latency_s: how long a call takes.
     :param mutate_latency_s: the same for calls that change something, if it is other.
-    :param error_rate: part of all calls that answer InternalError and do nothing.
+    :param error_rate: part of all calls that answer with an internal error and do nothing.
     :param cut_rate: part of all calls that take effect and whose connection is cut.
     :param throttle: buckets by class ("mutate", "read") or by the call's name.
     :param eventual_consistency_s: how far reads lag behind.
