@@ -216,14 +216,14 @@ inlined int from_outside(struct __sk_buff *skb, struct packet *packet) {
             if (decided(flow, path, packet, 0, run->generation)) {
                 track(skb, flow, low, packet);
                 counted(path, skb->len);
-                return forward(skb, packet, path);
+                return forward(skb, packet, path, run);
             }
         }
         verdict = decide_from_outside(skb, packet, &key, low | translated << 1, flow);
     }
     if (verdict != FORWARD)
         return verdict;
-    return forward(skb, packet, path_of(&scratch->flow, low));
+    return forward(skb, packet, path_of(&scratch->flow, low), run);
 }
 
 SEC("tc")

@@ -244,7 +244,7 @@ int from_pod(struct __sk_buff *skb) {
                 same_mac(ethernet->h_source, path->in_mac)) {
                 track(skb, flow, low, packet);
                 counted(path, skb->len);
-                return forward(skb, packet, path);
+                return forward(skb, packet, path, run);
             }
         }
         verdict = decide_from_pod(skb, packet, &key, low, flow);
@@ -252,7 +252,7 @@ int from_pod(struct __sk_buff *skb) {
     scratch = scratch_of();
     if (verdict != FORWARD || !scratch)
         return verdict;
-    return forward(skb, packet, path_of(&scratch->flow, low));
+    return forward(skb, packet, path_of(&scratch->flow, low), run);
 }
 
 /* A packet that the stack brings to a pod, and that no flow speaks for. */
@@ -312,13 +312,14 @@ apart int error_to_pod(struct __sk_buff *skb, struct packet *packet) {
 }
 
 /* By the stack a packet is where it should be already. */
-inlined int passed_on(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
+inlined int passed_on(struct __sk_buff *skb, struct packet *packet, const struct path *path,
+                      const struct runtime *run) {
     if (path->flags & PATH_DENIED) {
         packet->rule = path->rule;
         return DROP(path->reason);
     }
     count(packet->hook, DROP_NONE, skb->len);
-    sampled(skb, packet, path);
+    sampled(skb, packet, path, run);
     return PASS;
 }
 
@@ -355,7 +356,7 @@ int to_pod(struct __sk_buff *skb) {
         if (decided(flow, path, packet, IN_STACK, run->generation)) {
             track(skb, flow, low, packet);
             counted(path, skb->len);
-            return passed_on(skb, packet, path);
+            return passed_on(skb, packet, path, run);
         }
         /* from_pod or from_device decided, and gave it to the stack to deliver or to cut. */
         if (from_pod && decided(flow, path, packet, path->in_ifindex, run->generation) &&
@@ -368,5 +369,5 @@ int to_pod(struct __sk_buff *skb) {
     scratch = scratch_of();
     if (verdict != FORWARD || !scratch)
         return verdict;
-    return passed_on(skb, packet, path_of(&scratch->flow, low));
+    return passed_on(skb, packet, path_of(&scratch->flow, low), run);
 }

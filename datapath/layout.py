@@ -87,17 +87,12 @@ POLICY_ALLOW: Final = 1
 POLICY_DENY: Final = 2
 POLICY_AUDIT: Final = 3
 
-ROUTING_NATIVE: Final = 0
-ROUTING_TUNNEL: Final = 1
-ROUTING_DIRECT: Final = 2
-
 CONFIG_IPV4: Final = 1 << 0
 CONFIG_IPV6: Final = 1 << 1
-CONFIG_TUNNEL: Final = 1 << 2
-CONFIG_ENDPOINT_ROUTES: Final = 1 << 3
-CONFIG_MASQUERADE4: Final = 1 << 4
-CONFIG_MASQUERADE6: Final = 1 << 5
-CONFIG_TRACE: Final = 1 << 6
+CONFIG_ENDPOINT_ROUTES: Final = 1 << 2
+CONFIG_MASQUERADE4: Final = 1 << 3
+CONFIG_MASQUERADE6: Final = 1 << 4
+CONFIG_TRACE: Final = 1 << 5
 
 DROP_NONE: Final = 0
 DROP_MALFORMED: Final = 1
@@ -339,7 +334,6 @@ class Policy(Record):
 @record
 class Config(Record):
     hz: int = u32()
-    node_number: int = u32()
     tunnel_ifindex: int = u32()
     flags: int = u32()
     tcp_open_j: int = u32()
@@ -352,7 +346,7 @@ class Config(Record):
     nat_port_low: int = u16()
     nat_port_high: int = u16()
     host_mac: bytes = mac6()
-    tunnel_mac: bytes = mac6(pad=4)
+    tunnel_mac: bytes = mac6()
     gateway4: bytes = address16()
     gateway6: bytes = address16()
 
@@ -406,33 +400,7 @@ FLOW_KEY_SIZE, FLOW_SIZE, NAT_KEY_SIZE, NAT_SIZE = FlowKey.SIZE, Flow.SIZE, NatK
 FRAGMENT_KEY_SIZE, FRAGMENT_SIZE = FragmentKey.SIZE, Fragment.SIZE
 POLICY_KEY_SIZE, POLICY_SIZE, CIDR_KEY_SIZE, EVENT_SIZE = PolicyKey.SIZE, Policy.SIZE, CidrKey.SIZE, Event.SIZE
 
-# Words for people and metrics, by number; a word never changes its meaning.
-DROP_WORDS: Final = {
-    DROP_NONE: "forwarded",
-    DROP_MALFORMED: "malformed",
-    DROP_UNSUPPORTED: "unsupported protocol",
-    DROP_SPOOFED_ADDRESS: "spoofed address",
-    DROP_SPOOFED_MAC: "spoofed MAC",
-    DROP_NO_ENDPOINT: "no endpoint",
-    DROP_POLICY_EGRESS: "denied by egress policy",
-    DROP_POLICY_INGRESS: "denied by ingress policy",
-    DROP_BLACKHOLE: "blackhole route",
-    DROP_TTL: "hop limit exceeded",
-    DROP_MTU: "packet too big",
-    DROP_FRAGMENT_UNKNOWN: "fragment without its first",
-    DROP_FLOW_FULL: "flow map full",
-    DROP_NAT_NO_PORT: "no free port to masquerade with",
-    DROP_NAT_NO_ADDRESS: "no address to masquerade with",
-    DROP_NO_TUNNEL: "no tunnel to the node",
-    DROP_INVALID_TCP: "invalid TCP flags",
-    DROP_ICMP_UNRELATED: "unrelated ICMP error",
-    DROP_REWRITE: "rewrite refused by the kernel",
-    DROP_PREFILTER: "prefilter",
-    DROP_OVERLAY_UNKNOWN: "unknown destination from the overlay",
-    DROP_FAMILY_OFF: "address family is off",
-    DROP_EXTENSION_HEADERS: "too many IPv6 extension headers",
-    DROP_CONTROL: "link-local control",
-}
+# Words for people and metrics, by number; a word never changes its meaning. Drops and actions: events/words.py.
 HOOK_WORDS: Final = {
     HOOK_FROM_POD: "from-pod",
     HOOK_TO_POD: "to-pod",
@@ -441,15 +409,6 @@ HOOK_WORDS: Final = {
     HOOK_FROM_OVERLAY: "from-overlay",
     HOOK_TO_OVERLAY: "to-overlay",
     HOOK_XDP: "xdp",
-}
-ACTION_WORDS: Final = {
-    ACTION_NONE: "undecided",
-    ACTION_POD: "to local pod",
-    ACTION_DEVICE: "to device",
-    ACTION_NEIGHBOUR: "to device, neighbour by the kernel",
-    ACTION_TUNNEL: "to tunnel",
-    ACTION_STACK: "to the node's stack",
-    ACTION_DIRECT: "to node directly",
 }
 EVENT_WORDS: Final = {
     EVENT_DROP: "drop",
@@ -461,15 +420,6 @@ EVENT_WORDS: Final = {
 }
 VERDICT_WORDS: Final = {0: "", POLICY_ALLOW: "allow", POLICY_DENY: "deny", POLICY_AUDIT: "audit"}
 STATE_WORDS: Final = {FLOW_OPENING: "opening", FLOW_OPEN: "open", FLOW_CLOSING: "closing"}
-TARGET_WORDS: Final = {
-    TARGET_NONE: "nobody",
-    TARGET_POD: "pod",
-    TARGET_REMOTE_POD: "remote pod",
-    TARGET_HOST: "this node",
-    TARGET_REMOTE_NODE: "remote node",
-    TARGET_RANGE: "range",
-    TARGET_STACK: "node's stack",
-}
 SOURCE_FILES: Final = {SOURCE_POD: "pod", SOURCE_DEVICE: "device", SOURCE_XDP: "xdp"}
 STEP_WORDS: Final = {
     STEP_SOURCE: "source known",

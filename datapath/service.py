@@ -355,13 +355,11 @@ class Datapath:
         speaks6 = next((one.masquerade6 for one in selection.devices if one.masquerade6), POD_GATEWAY6)
         flags = layout.CONFIG_IPV4
         flags |= layout.CONFIG_IPV6 if config.ipv6 else 0
-        flags |= layout.CONFIG_TUNNEL if overlay[0] else 0
         flags |= layout.CONFIG_ENDPOINT_ROUTES if config.endpoint_routes else 0
         flags |= layout.CONFIG_MASQUERADE4 if config.masquerade4 else 0
         flags |= layout.CONFIG_MASQUERADE6 if config.masquerade6 else 0
         return layout.Config(
             hz=self.clock.hz,
-            node_number=0,
             tunnel_ifindex=overlay[0],
             flags=flags,
             tcp_open_j=jiffies(timeouts.tcp_open_s),

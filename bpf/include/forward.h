@@ -46,8 +46,7 @@ inlined int next_hop(struct __sk_buff *skb, const struct packet *packet, const s
 }
 
 /* A sample of what passes, if the daemon wants one. */
-inlined void sampled(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
-    struct runtime *run = running();
+inlined void sampled(struct __sk_buff *skb, struct packet *packet, const struct path *path, const struct runtime *run) {
     __u32 zero = 0, *left;
 
     if (!run || !run->trace_every)
@@ -124,7 +123,7 @@ apart int oversized(struct __sk_buff *skb, struct packet *packet, const struct p
     return refused(skb, packet, DROP_MTU, path->mtu);
 }
 
-inlined int forward(struct __sk_buff *skb, struct packet *packet, const struct path *path) {
+inlined int forward(struct __sk_buff *skb, struct packet *packet, const struct path *path, const struct runtime *run) {
     __u8 action = path->action;
 
     if (path->flags & PATH_DENIED) {
@@ -137,14 +136,14 @@ inlined int forward(struct __sk_buff *skb, struct packet *packet, const struct p
     if (action == ACTION_STACK) {
         skb->mark = path->mark;
         count(packet->hook, DROP_NONE, skb->len);
-        sampled(skb, packet, path);
+        sampled(skb, packet, path, run);
         return PASS;
     }
     if (packet->ttl <= 1)
         return refused(skb, packet, DROP_TTL, 0);
     if (too_big(skb, packet, path->mtu))
         return oversized(skb, packet, path);
-    sampled(skb, packet, path);
+    sampled(skb, packet, path, run);
     if ((path->flags & PATH_NAT) &&
         rewrite(skb, packet, true, &path->nat_address, path->nat_port_be, path->checksum_diff))
         return DROP(DROP_REWRITE);

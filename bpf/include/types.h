@@ -260,14 +260,9 @@ struct policy {
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-#define ROUTING_NATIVE 0
-#define ROUTING_TUNNEL 1
-#define ROUTING_DIRECT 2 /* auto-direct-node-routes */
-
 /* .rodata: fixed for the life of a loaded program. Times are in jiffies. */
 struct config {
     __u32 hz;
-    __u32 node_number;
     __u32 tunnel_ifindex; /* 0: no overlay */
     __u32 flags;
     __u32 tcp_open_j, tcp_opening_j, tcp_closing_j, other_open_j, other_opening_j;
@@ -276,17 +271,15 @@ struct config {
     __u16 nat_port_low, nat_port_high; /* inclusive */
     __u8 host_mac[6];
     __u8 tunnel_mac[6];
-    __u32 pad;
     struct address gateway4; /* whom ICMP errors of ours come from: an address of the node */
     struct address gateway6;
 };
 #define CONFIG_IPV4 (1 << 0)
 #define CONFIG_IPV6 (1 << 1)
-#define CONFIG_TUNNEL (1 << 2) /* pods of other nodes are reached by VXLAN unless their target says otherwise */
-#define CONFIG_ENDPOINT_ROUTES (1 << 3) /* local pods are reached by the kernel's routes, not by redirect */
-#define CONFIG_MASQUERADE4 (1 << 4)
-#define CONFIG_MASQUERADE6 (1 << 5)
-#define CONFIG_TRACE (1 << 6) /* a dry run: maps stay as they are, every step is told */
+#define CONFIG_ENDPOINT_ROUTES (1 << 2) /* local pods are reached by the kernel's routes, not by redirect */
+#define CONFIG_MASQUERADE4 (1 << 3)
+#define CONFIG_MASQUERADE6 (1 << 4)
+#define CONFIG_TRACE (1 << 5) /* a dry run: maps stay as they are, every step is told */
 
 /* `runtime`: one entry, mmapable, changed while programs run. */
 struct runtime {
@@ -301,7 +294,7 @@ struct runtime {
 
 /* ---- counters and events ----------------------------------------------------------------------------------------- */
 
-/* Reasons of drops: their order is part of the interface. datapath/layout.py has the words. */
+/* Reasons of drops: their order is part of the interface. datapath/events/words.py has the words. */
 #define DROP_NONE 0
 #define DROP_MALFORMED 1 /* truncated, or lengths that contradict each other */
 #define DROP_UNSUPPORTED 2 /* what pods cannot speak: other Ethernet types, routing headers, multicast */

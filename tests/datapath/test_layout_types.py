@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
 from datapath import layout
+from datapath.events import words
 from datapath.loader.btf import STRUCT, Btf
 from datapath.loader.libbpf import Object
 from datapath.record import Record
@@ -61,19 +63,19 @@ def test_constants_are_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "words", "count"),
+    ("prefix", "named", "count"),
     [
-        ("DROP_", layout.DROP_WORDS, layout.DROP_REASONS),
+        ("DROP_", {number: one.word for number, one in words.REASONS.items()}, layout.DROP_REASONS),
         ("HOOK_", layout.HOOK_WORDS, layout.HOOKS),
-        ("ACTION_", layout.ACTION_WORDS, None),
+        ("ACTION_", words.ACTIONS, None),
         ("EVENT_", layout.EVENT_WORDS, None),
         ("STEP_", layout.STEP_WORDS, None),
         ("SOURCE_", layout.SOURCE_FILES, None),
     ],
 )
-def test_every_number_has_a_word(prefix: str, words: dict[int, str], count: int | None) -> None:
-    named = {value for name, value in vars(layout).items() if name.startswith(prefix) and isinstance(value, int)}
-    named -= {layout.DROP_REASONS} if prefix == "DROP_" else {layout.EVENT_DATA_BYTES, layout.EVENT_SIZE}
-    assert set(words) == named
-    assert len(set(words.values())) == len(words)
-    assert count in (None, len(words))
+def test_every_number_has_a_word(prefix: str, named: Mapping[int, str], count: int | None) -> None:
+    numbers = {value for name, value in vars(layout).items() if name.startswith(prefix) and isinstance(value, int)}
+    numbers -= {layout.DROP_REASONS} if prefix == "DROP_" else {layout.EVENT_DATA_BYTES, layout.EVENT_SIZE}
+    assert set(named) == numbers
+    assert len(set(named.values())) == len(named)
+    assert count in (None, len(named))

@@ -16,6 +16,7 @@ from typing import Final
 from datapath import layout
 from datapath.config import DatapathConfig
 from datapath.endpoints.wiring import KernelEndpoints
+from datapath.events import words
 from datapath.loader import links, pins
 from datapath.model import Endpoint, host_device, pod_mac
 from datapath.service import Datapath
@@ -90,7 +91,8 @@ class Core:
             reason = int.from_bytes(key, "little") % layout.DROP_REASONS
             packets = sum(layout.Counter.unpack(value[at : at + 16]).packets for at in range(0, len(value), 16))
             if packets and reason not in (layout.DROP_NONE, layout.DROP_CONTROL):
-                found[layout.DROP_WORDS[reason]] = found.get(layout.DROP_WORDS[reason], 0) + packets
+                word = words.REASONS[reason].word
+                found[word] = found.get(word, 0) + packets
         return found
 
     @contextmanager

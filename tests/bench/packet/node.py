@@ -57,7 +57,7 @@ class Node:
             hz, usual = tick_rate(), DatapathConfig()
             times = {f"{name[:-2]}_j": round(getattr(usual.timeouts, name) * hz) for name in Timeouts.__slots__}
             config = layout.Config(
-                hz=hz, node_number=1, tunnel_ifindex=0,
+                hz=hz, tunnel_ifindex=0,
                 flags=layout.CONFIG_IPV4 | layout.CONFIG_IPV6 | layout.CONFIG_MASQUERADE4 | layout.CONFIG_MASQUERADE6,
                 recheck_j=round(usual.recheck_s * hz), nat_port_low=usual.nat_ports[0],
                 nat_port_high=usual.nat_ports[1],

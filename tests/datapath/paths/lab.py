@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Final
 
 from datapath import layout
+from datapath.events import words
 from datapath.layout import Target, address_bytes, mac_bytes
 from datapath.loader import links, objects
 from datapath.loader.clock import tick_rate
@@ -201,9 +202,9 @@ class Lab:
         tunnel = self.spaces.index(space, "plm_vxlan") if self.mode.startswith("tunnel") else 0
         flags = layout.CONFIG_MASQUERADE4 | layout.CONFIG_MASQUERADE6
         flags |= (4 in self.families) * layout.CONFIG_IPV4 | (6 in self.families) * layout.CONFIG_IPV6
-        flags |= bool(tunnel) * layout.CONFIG_TUNNEL | self._endpoint_routes * layout.CONFIG_ENDPOINT_ROUTES
+        flags |= self._endpoint_routes * layout.CONFIG_ENDPOINT_ROUTES
         config = layout.Config(
-            hz=hz, node_number=1, tunnel_ifindex=tunnel, flags=flags, tcp_open_j=8000 * hz, tcp_opening_j=60 * hz,
+            hz=hz, tunnel_ifindex=tunnel, flags=flags, tcp_open_j=8000 * hz, tcp_opening_j=60 * hz,
             tcp_closing_j=10 * hz, other_open_j=180 * hz, other_opening_j=30 * hz, fragment_j=30 * hz, recheck_j=hz,
             nat_port_low=32768, nat_port_high=60999, host_mac=mac_bytes(HOST_MAC), tunnel_mac=mac_bytes(OVERLAY_MAC),
             gateway4=address_bytes(node.address4), gateway6=address_bytes(node.address6),
@@ -292,7 +293,7 @@ class Lab:
                 hook, reason = divmod(int.from_bytes(key, "little"), layout.DROP_REASONS)
                 count = sum(struct.unpack_from("=Q", value, cpu * 16)[0] for cpu in range(CPUS))
                 if count and reason not in (layout.DROP_NONE, layout.DROP_CONTROL):
-                    word = f"{node.name} {layout.HOOK_WORDS[hook]}: {layout.DROP_WORDS[reason]}"
+                    word = f"{node.name} {layout.HOOK_WORDS[hook]}: {words.REASONS[reason].word}"
                     found[word] = found.get(word, 0) + count
         return found
 

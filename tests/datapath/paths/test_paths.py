@@ -191,5 +191,5 @@ def test_a_tagged_frame_of_a_pod_reaches_no_vlan(lab: Lab, family: int) -> None:
             assert struct.pack("!HH", 7777, 7777) not in frame
             if struct.pack("!H", 7778) in frame[20:60]:
                 break
-    word = "one from-pod: unsupported protocol"
+    word = "one from-pod: unsupported"
     assert lab.drops().get(word, 0) == before.get(word, 0) + 1

@@ -26,6 +26,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from datapath import layout
+from datapath.events import words
 from datapath.layout import (
     Counter,
     Endpoint,
@@ -76,8 +77,7 @@ POLICY_ENTRIES: Final = 16384  # as bpf/include/maps.h has it: inner maps must a
 
 VERDICTS: Final = {0xFFFFFFFF: "pass", 2: "drop", 7: "redirect"}
 ALL_ON: Final = (
-    layout.CONFIG_IPV4 | layout.CONFIG_IPV6 | layout.CONFIG_TUNNEL | layout.CONFIG_MASQUERADE4
-    | layout.CONFIG_MASQUERADE6
+    layout.CONFIG_IPV4 | layout.CONFIG_IPV6 | layout.CONFIG_MASQUERADE4 | layout.CONFIG_MASQUERADE6
 )  # fmt: skip
 _KEY: Final = bytes(4)
 
@@ -140,8 +140,8 @@ class Run:
         return samples[0]
 
     def __str__(self) -> str:
-        words = [layout.DROP_WORDS[reason] for _, reason in self.counted]
-        return f"{self.verdict} ({', '.join(words)}) {self.packet.summary()}"
+        reasons = [words.REASONS[reason].word for _, reason in self.counted]
+        return f"{self.verdict} ({', '.join(reasons)}) {self.packet.summary()}"
 
 
 class ProgramBed:
@@ -226,7 +226,7 @@ class ProgramBed:
     def _load(self, undo: ExitStack) -> None:
         hz = self.hz = tick_rate()
         config = {
-            "hz": hz, "node_number": 1, "tunnel_ifindex": self.ifindex["plm_vxlan"], "flags": self._flags,
+            "hz": hz, "tunnel_ifindex": self.ifindex["plm_vxlan"], "flags": self._flags,
             "tcp_open_j": 8000 * hz, "tcp_opening_j": 60 * hz, "tcp_closing_j": 10 * hz, "other_open_j": 180 * hz,
             "other_opening_j": 30 * hz, "fragment_j": 30 * hz, "recheck_j": 60 * hz, "nat_port_low": PORTS[0],
             "nat_port_high": PORTS[1], "host_mac": mac_bytes(HOST_MAC), "tunnel_mac": mac_bytes(OVERLAY_MAC),
@@ -470,7 +470,7 @@ def forwarded(
     """Fails unless the packet is sent on this way, counted once, with all checksums right and one hop less."""
     assert run.verdict == "redirect", str(run)
     assert run.counted == {(hook, layout.DROP_NONE): 1}, str(run)
-    assert (layout.ACTION_WORDS[run.action], run.out_ifindex) == (layout.ACTION_WORDS[action], bed.ifindex[device])
+    assert (words.ACTIONS[run.action], run.out_ifindex) == (words.ACTIONS[action], bed.ifindex[device])
     assert_right(run.ip, unsummed=unsummed)
     return run
 
