@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, replace
 
 from ipam.calls import Calls, Facts, subnet_of
 from ipam.drift import abilities, ipv6_drifts
-from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted, Throttled, Unavailable
+from ipam.errors import (
+    CloudError,
+    Conflict,
+    Gone,
+    InProgress,
+    LimitReached,
+    Rejected,
+    SubnetExhausted,
+    Throttled,
+    Unavailable,
+)
 from ipam.model import (
     Claim,
     CloudInterface,
@@ -270,7 +280,7 @@ class Allocation:
         self._calls.settle(replace(step, result={"interface_id": created.id}))
         try:
             self._attach(step, created)
-        except (Throttled, Unavailable):
+        except (InProgress, Throttled, Unavailable):
             raise  # it may be attached, or can be later: the next attempt sees
         except CloudError:
             self._discard(step, created.id)
@@ -372,6 +382,8 @@ class Allocation:
                 self._claim.intent.id, str(step.number),
             )  # fmt: skip
             if each.id == interface_id or made_by_us:
+                if each.status == "attaching":
+                    raise InProgress(f"{each.id} is being attached", operation=Operation.ATTACH_INTERFACE)
                 self._protect(each.id)
                 return
         try:

@@ -154,9 +154,13 @@ class Claims:
             self._merge(pool, report, now)
         if pool is not None and pool.spec.name not in self._fleet.pools:
             return  # the instance is gone and with it the node; its intent is closed
-        if isinstance(outcome, Retry) and not self._worn_out(opened.intent):
+        if isinstance(outcome, Retry) and (outcome.underway or not self._worn_out(opened.intent)):
             asked_s = min(outcome.after_s, self._config.retry_cap_s)
-            delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts, self._reviewer.cap_s(pool)))
+            if outcome.underway:
+                opened.intent = replace(opened.intent, attempts=max(opened.intent.attempts - 1, 0))
+                delay_s = asked_s
+            else:
+                delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts, self._reviewer.cap_s(pool)))
             self._reviewer.retry_later(opened, delay_s, outcome.why)
         else:
             grew = pool is not None and pool.attached() > before

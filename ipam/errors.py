@@ -13,7 +13,8 @@
         ├── Unavailable         5xx, cut connection, timeout: the call may have taken effect
         ├── SubnetExhausted     no free address in `subnet_id`
         ├── LimitReached        interface or address limit of the instance
-        ├── Conflict            index taken, operation in progress, already so
+        ├── Conflict            index taken, already so
+        ├── InProgress          the cloud has begun; look again after `retry_after_s`
         ├── Gone                the interface, instance or subnet named does not exist
         ├── Denied              credentials or permissions
         └── Rejected            the call's arguments are wrong
@@ -123,6 +124,13 @@ class LimitReached(CloudError):
 
 class Conflict(CloudError):
     kind = "conflict"
+
+
+class InProgress(CloudError):
+    """The cloud is at work on this, or on what has to end before this can begin. Nothing failed: who asked comes back
+    after `retry_after_s` and reads how far it is, and no worker waits meanwhile."""
+
+    kind = "unavailable"
 
 
 class Gone(CloudError):

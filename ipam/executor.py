@@ -20,6 +20,7 @@ from ipam.errors import (
     Conflict,
     Denied,
     Gone,
+    InProgress,
     LimitReached,
     NotFound,
     Rejected,
@@ -49,6 +50,7 @@ from ipam.repair import Repair
 from ipam.tags import CLUSTER_TAG, NODE_TAG
 
 LIMIT_RETRY_S = 60.0
+UNDERWAY_S = 2.0
 # The service merges a page without a pause, and nodes wait meanwhile: a cloud's own pages may hold a thousand.
 INSTANCES_A_PAGE = 10
 
@@ -152,6 +154,8 @@ class Executor:
         said = f"{where}: {error.message}"
         if isinstance(error, Throttled):
             return Retry(error.retry_after_s or 1.0, f"throttled at {said}")
+        if isinstance(error, InProgress):
+            return Retry(error.retry_after_s or UNDERWAY_S, f"under way at the cloud: {said}", underway=True)
         if isinstance(error, Gone) and claim.node is not None:
             self._facts.forget()
             try:

@@ -358,10 +358,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again, `after_s` seconds from now at the earliest."""
+    """Try again, `after_s` seconds from now at the earliest.
+
+    :ivar underway: the cloud is at work on it; that is no failed attempt, and no pause grows by it.
+    """
 
     after_s: float
     why: str
+    underway: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,8 +305,8 @@ def completion_to(intent_id: str, fence: int, outcome: Outcome, report: Report) 
     match outcome:
         case Done():
             message.done.SetInParent()
-        case Retry(after_s, why):
-            message.retry.CopyFrom(pb.Retry(after=duration(after_s), why=why))
+        case Retry(after_s, why, underway):
+            message.retry.CopyFrom(pb.Retry(after=duration(after_s), why=why, underway=underway))
         case GiveUp(why):
             message.give_up.CopyFrom(pb.GiveUp(why=why))
     return message
@@ -318,7 +318,7 @@ def outcome_from(message: pb.CompleteIntentRequest) -> Outcome:
         case "done":
             return Done()
         case "retry":
-            return Retry(message.retry.after.ToNanoseconds() / 1e9, message.retry.why)
+            return Retry(message.retry.after.ToNanoseconds() / 1e9, message.retry.why, message.retry.underway)
         case "give_up":
             return GiveUp(message.give_up.why)
         case _:

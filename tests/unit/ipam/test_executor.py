@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ipam.errors import CloudError, Conflict, Denied, LimitReached, Rejected, Throttled, Unavailable
+from ipam.errors import CloudError, Conflict, Denied, InProgress, LimitReached, Rejected, Throttled, Unavailable
 from ipam.model import Done, OperationClass, Retry, Subnet, Watermarks
 from ipam.testing import FakeCloud, IpamSite
 
@@ -225,3 +225,22 @@ def test_what_is_done_twice_is_done_once(ipam_site: IpamSite) -> None:
     assert ipam_site.executor.perform(intent_id, "w1") == Done()
     assert ipam_site.executor.perform(intent_id, "w2") == Done()
     assert ipam_site.cloud.calls["assign-addresses"] == 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("operation", MUTATIONS)
+def test_what_the_cloud_takes_its_time_for_is_come_back_to_and_is_no_failed_attempt(
+    ipam_sites: Sites, operation: str, after: bool
+) -> None:
+    site = ipam_sites(max_attempts=2)
+    site.node(watermarks=TWELVE)
+    underway = InProgress("the interface is being updated", operation="Update", retry_after_s=2.0)
+    site.cloud.fail(operation, underway, count=1 if after else 4, after_effect=after)
+    site.work()
+    assert isinstance(site.outcomes[-1], Retry)
+    assert site.outcomes[-1].underway
+    assert any("under way at the cloud" in each.message for each in site.service.explain("n1"))
+    site.advance(90)
+    assert site.service.dead_letters() == []
+    assert len(site.addresses()) == 12
+    assert len(ours(site)) == 1

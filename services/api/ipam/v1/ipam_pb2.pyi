@@ -1565,7 +1565,10 @@ class Retry(_message.Message):
 
     AFTER_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    UNDERWAY_FIELD_NUMBER: _builtins.int
     why: _builtins.str
+    underway: _builtins.bool
+    """the cloud is at work on it: no failed attempt"""
     @_builtins.property
     def after(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -1573,10 +1576,11 @@ class Retry(_message.Message):
         *,
         after: _duration_pb2.Duration | None = ...,
         why: _builtins.str = ...,
+        underway: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "underway", b"underway", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
