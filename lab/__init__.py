@@ -8,6 +8,8 @@ fabric.py     the VPC's router; topology.py says what to change when the cloud's
 pods.py       pods through the CNI plugin; probe.py pings from them, outside.py tells whose address left
 state.py      folder, lock and journal; cleaning up after a lab that was killed
 clouds.py     which clouds a lab can run on; cloud_admin.py speaks to the admin endpoint that all fakes have
+fake_cloud/   what all fake clouds share
+fake_alibaba/ an Alibaba Cloud
 fake_ec2/     an EC2; ec2_admin.py speaks its API too
 site/         only the central services, as real processes on loopback: needs no root
 """

@@ -7,5 +7,6 @@ space.py                addresses and prefixes of one subnet
 faults.py               latency, errors, throttling and lags that tests set at run time
 paging.py, tokens.py    pages of a listing, client tokens
 errors.py               the error that a call answers with
+seed.py                 what the networks to start with have in common
 launch.py, testing.py   runs one until it is told to stop; in a thread of a test
 """

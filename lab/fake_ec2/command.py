@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from lab.fake_cloud.launch import run
+from lab.fake_cloud.seed import BadSeed, check_listen, read_seed, read_subnets
 from lab.fake_ec2.launch import make_server
-from lab.fake_ec2.seed import DEFAULT_ACCOUNT, DEFAULT_REGION, BadSeed, Seed, SubnetSeed, default_vpc, read_seed
+from lab.fake_ec2.seed import DEFAULT_ACCOUNT, DEFAULT_REGION, Seed, default_vpc
 
 _BAD_SETTINGS = 2
 
@@ -28,8 +29,8 @@ def fake_ec2(
 ) -> None:
     """Run an EC2 on this machine, for boto3, the aws command and tests. The first line of output says where."""
     try:
-        network = read_seed(start) if start else _from_flags(account, region, vpc_cidr, subnet or [])
-        _check_listen(listen)
+        network = read_seed(start, Seed) if start else _from_flags(account, region, vpc_cidr, subnet or [])
+        check_listen(listen)
         asyncio.run(_serve(network, listen or f"127.0.0.1:{port}", seed))
     except (BadSeed, OSError) as error:
         typer.echo(f"fake-ec2: {error}", err=True)
@@ -40,17 +41,5 @@ async def _serve(network: Seed, listen: str, seed: int | None) -> None:
     await run(make_server(network, seed), listen)
 
 
-def _check_listen(listen: str) -> None:
-    host, _, port = listen.rpartition(":")
-    if listen and not listen.startswith("unix:/") and not (host and port.isdecimal() and int(port) < 65536):
-        raise BadSeed(f"--listen {listen}: must be HOST:PORT or unix:/PATH")
-
-
 def _from_flags(account: str, region: str, vpc_cidr: str, subnets: list[str]) -> Seed:
-    rows = []
-    for each in subnets:
-        zone, found, cidr = each.partition("=")
-        if not (zone and found and cidr):
-            raise BadSeed(f"--subnet {each}: must be ZONE=CIDR, as a=10.0.0.0/20")
-        rows.append(SubnetSeed(zone=zone, cidr=cidr))
-    return Seed(account=account, region=region, vpc=[default_vpc(vpc_cidr, rows)])
+    return Seed(account=account, region=region, vpc=[default_vpc(vpc_cidr, read_subnets(subnets))])

@@ -13,14 +13,13 @@ The file is TOML or JSON:
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
+from lab.fake_cloud import seed as base
+from lab.fake_cloud.seed import BadSeed, Strict, SubnetSeed, default_subnets
 from lab.fake_ec2.actions import ACTIONS
 from lab.fake_ec2.cloud import Cloud
 from lab.fake_ec2.errors import ApiError
@@ -29,64 +28,18 @@ DEFAULT_ACCOUNT: Final = "123456789012"
 DEFAULT_REGION: Final = "eu-central-1"
 
 
-class BadSeed(ValueError):
-    """The start file or the flags say something that cannot be; the text names it."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SubnetSeed(_Strict):
-    """`zone` is the zone's letter or its whole name."""
-
-    zone: str
-    cidr: str
-    tags: dict[str, str] = {}
-
-
-class GroupSeed(_Strict):
-    name: str
-    description: str = "made at the start"
-    tags: dict[str, str] = {}
-
-
-class VpcSeed(_Strict):
-    cidr: str = "10.0.0.0/16"
+class VpcSeed(base.VpcSeed):
     ipv6: bool = False
-    tags: dict[str, str] = {}
-    subnets: list[SubnetSeed] = []
-    security_groups: list[GroupSeed] = []
 
 
-class Seed(_Strict):
+class Seed(Strict):
     account: str = DEFAULT_ACCOUNT
     region: str = DEFAULT_REGION
-    vpc: list[VpcSeed] = []
+    vpc: list[VpcSeed] = Field(default_factory=list)
 
 
 def default_vpc(cidr: str = "10.0.0.0/16", subnets: Sequence[SubnetSeed] = ()) -> VpcSeed:
-    """Subnets in zones a, b and c of a /16, unless others are given."""
-    if not subnets and cidr == "10.0.0.0/16":
-        blocks = ("10.0.0.0/20", "10.0.16.0/20", "10.0.32.0/20")
-        subnets = [SubnetSeed(zone=zone, cidr=block) for zone, block in zip("abc", blocks, strict=True)]
-    elif not subnets:
-        subnets = [SubnetSeed(zone="a", cidr=cidr)]
-    return VpcSeed(cidr=cidr, subnets=list(subnets))
-
-
-def read_seed(path: Path) -> Seed:
-    """Raises BadSeed, which names file and field."""
-    try:
-        text = path.read_text()
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return Seed.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadSeed(f"{path}: {where}: {first['msg']}") from None
-    except (OSError, ValueError) as error:
-        raise BadSeed(f"{path}: {error}") from None
+    return VpcSeed(cidr=cidr, subnets=default_subnets(cidr, subnets))
 
 
 def plant(cloud: Cloud, seed: Seed) -> None:

@@ -1,13 +1,14 @@
-"""Clouds that the same suite runs on: the fake in memory, the fake EC2 over HTTP, and moto's server over HTTP.
+"""Clouds that the same suite runs on: the fake in memory, the fake clouds over HTTP, and moto's server over HTTP.
 
-Each gives two subnets of one zone: a roomy one and one with 11 free addresses. moto knows no limits, no exhaustion, no
-pages and no client tokens; what it does not do truthfully is asked of the other two only (`strict_cloud`).
+Each gives two subnets of one zone: a roomy one and one with `small_free` free addresses. moto knows no limits, no
+exhaustion, no pages and no client tokens; what it does not do truthfully is asked of the others only (`strict_cloud`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 import pytest
@@ -15,32 +16,37 @@ from moto.server import ThreadedMotoServer
 
 from ipam.model import PublicAddress, SecurityGroup, Subnet
 from ipam.ports import CloudProvider
+from ipam.providers.alibaba import AlibabaProvider
 from ipam.providers.aws import AwsProvider, Scope
 from ipam.testing import FakeCloud
+from lab.fake_alibaba import actions as alibaba_actions
+from lab.fake_alibaba import seed as alibaba_seed
+from lab.fake_alibaba import testing as alibaba_testing
 from lab.fake_ec2.actions import ACTIONS
 from lab.fake_ec2.seed import Seed
 from lab.fake_ec2.testing import Running, running
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
-SEED = Seed.model_validate(
-    {
-        "vpc": [
-            {
-                "subnets": [
-                    {"zone": "a", "cidr": "10.0.0.0/20", "tags": {"size": "large"}},
-                    {"zone": "a", "cidr": "10.0.16.0/28", "tags": {"size": "small"}},
-                ],
-                "security_groups": [{"name": "nodes", "tags": {"role": "node"}}, {"name": "pods"}],
-                "ipv6": True,
-            }
-        ]
-    }
-)
+ALIBABA_ACCOUNT = "1234567890123456"
+NETWORK: dict[str, object] = {
+    "subnets": [
+        {"zone": "a", "cidr": "10.0.0.0/20", "tags": {"size": "large"}},
+        {"zone": "a", "cidr": "10.0.16.0/28", "tags": {"size": "small"}},
+    ],
+    "security_groups": [{"name": "nodes", "tags": {"role": "node"}}, {"name": "pods"}],
+}
+SEED = Seed.model_validate({"vpc": [{**NETWORK, "ipv6": True}]})
+ALIBABA_SEED = alibaba_seed.Seed.model_validate({"vpc": [NETWORK]})
 
 
 @dataclass
 class Site:
-    """A cloud with its provider, and what its owner may do past the provider."""
+    """A cloud with its provider, and what its owner may do past the provider.
+
+    :ivar instance_type: holds 3 interfaces of 10 IPv4 addresses each; `plain_type` takes no prefixes (empty: all do).
+    :ivar small_free: free addresses of the small subnet.
+    :ivar numbers_devices: the cloud lets its users choose a device index.
+    """
 
     provider: CloudProvider
     subnet_id: str
@@ -51,6 +57,10 @@ class Site:
     unknown: Callable[[str], str] = lambda kind: f"{kind}-0123456789abcdef0"
     instance_type: str = "m5.large"
     plain_type: str = "m4.large"  # takes no prefixes
+    unknown_type: str = "m5.gigantic"
+    unknown_instance_code: str = "InvalidInstanceID.NotFound"
+    small_free: int = 11
+    numbers_devices: bool = True
     other_group_id: str = ""
     add_public_address: Callable[[dict[str, str]], str] = lambda _: ""
 
@@ -80,6 +90,33 @@ def ec2(ec2_server: Running) -> Running:
 @pytest.fixture(scope="session")
 def ec2_provider(ec2_server: Running, aws_credentials: None) -> AwsProvider:
     return AwsProvider(ACCOUNT, REGION, endpoint_url=ec2_server.url, settle_timeout_s=5.0)
+
+
+@pytest.fixture(scope="session")
+def alibaba_credentials() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "test")
+        patch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "test")
+        patch.setenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def alibaba_server() -> Iterator[alibaba_testing.Running]:
+    with alibaba_testing.running(ALIBABA_SEED) as server:
+        yield server
+
+
+@pytest.fixture
+def alibaba(alibaba_server: alibaba_testing.Running) -> alibaba_testing.Running:
+    """The fake Alibaba Cloud, as new."""
+    alibaba_server.reset()
+    return alibaba_server
+
+
+@pytest.fixture(scope="session")
+def alibaba_provider(alibaba_server: alibaba_testing.Running, alibaba_credentials: None) -> AlibabaProvider:
+    return AlibabaProvider(ALIBABA_ACCOUNT, REGION, endpoint_url=alibaba_server.url)
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +178,31 @@ def ec2_site(ec2: Running, provider: AwsProvider) -> Site:
     )
 
 
+def alibaba_site(alibaba: alibaba_testing.Running, provider: AlibabaProvider) -> Site:
+    large, small = alibaba.do(lambda cloud: list(cloud.vswitches.current))
+    group, other = alibaba.do(lambda cloud: list(cloud.groups.current))
+
+    def do(action: str, **asked: object) -> dict[str, object]:
+        return dict(alibaba.do(lambda cloud: alibaba_actions.ACTIONS[action].perform(cloud, asked)))
+
+    def launch(type_: str) -> str:
+        asked = {"ImageId": "m-1", "InstanceType": type_, "VSwitchId": large, "SecurityGroupIds": [group]}
+        return str(do("RunInstances", **asked)["InstanceIdSets"]["InstanceIdSet"][0])  # type: ignore[index]
+
+    def add_public_address(tags: dict[str, str]) -> str:
+        rows = [{"Key": key, "Value": value} for key, value in tags.items()]
+        return str(do("AllocateEipAddress", Tag=rows)["AllocationId"])
+
+    return Site(
+        provider, large, small, group, launch,
+        lambda instance_id: do("DeleteInstance", InstanceId=instance_id, Force="true") and None,
+        unknown=lambda kind: "vsw-bp1000000000000000000" if kind == "subnet" else f"{kind}-bp1000000000000000000",
+        instance_type="ecs.g6.xlarge", plain_type="", unknown_type="ecs.g6.gigantic",
+        unknown_instance_code="InvalidInstanceId.NotFound", small_free=12, numbers_devices=False,
+        other_group_id=other, add_public_address=add_public_address,
+    )  # fmt: skip
+
+
 def moto_site(url: str) -> Site:
     # A network of its own instead of a reset, which takes moto seconds.
     client = boto3.client("ec2", region_name=REGION, endpoint_url=url)
@@ -169,15 +231,17 @@ def _site(kind: str, request: pytest.FixtureRequest) -> Site:
         return fake_site()
     if kind == "moto":
         return moto_site(request.getfixturevalue("moto_url"))
+    if kind == "fake-alibaba":
+        return alibaba_site(request.getfixturevalue("alibaba"), request.getfixturevalue("alibaba_provider"))
     return ec2_site(request.getfixturevalue("ec2"), request.getfixturevalue("ec2_provider"))
 
 
-@pytest.fixture(params=["memory", "fake-ec2", "moto"])
+@pytest.fixture(params=["memory", "fake-ec2", "fake-alibaba", "moto"])
 def any_cloud(request: pytest.FixtureRequest) -> Site:
     return _site(request.param, request)
 
 
-@pytest.fixture(params=["memory", "fake-ec2"])
+@pytest.fixture(params=["memory", "fake-ec2", "fake-alibaba"])
 def strict_cloud(request: pytest.FixtureRequest) -> Site:
     return _site(request.param, request)
 
@@ -188,20 +252,32 @@ def ec2_cloud(ec2: Running, ec2_provider: AwsProvider) -> Site:
 
 
 @pytest.fixture
+def alibaba_cloud(alibaba: alibaba_testing.Running, alibaba_provider: AlibabaProvider) -> Site:
+    return alibaba_site(alibaba, alibaba_provider)
+
+
+@pytest.fixture
 def fresh_memory() -> Callable[[], Site]:
     """Makes the cloud in memory as new, as often as it is called: the one that is fast enough for everything."""
     return fake_site
 
 
-@pytest.fixture(params=["memory", "fake-ec2"])
+FRESH: dict[str, tuple[str, Callable[[Any, Any], Site]]] = {
+    "fake-ec2": ("ec2", ec2_site),
+    "fake-alibaba": ("alibaba", alibaba_site),
+}
+
+
+@pytest.fixture(params=["memory", *FRESH])
 def fresh_cloud(request: pytest.FixtureRequest) -> Callable[[], Site]:
     """Makes the same cloud as new, as often as it is called."""
     if request.param == "memory":
         return fake_site
-    server, provider = request.getfixturevalue("ec2_server"), request.getfixturevalue("ec2_provider")
+    name, site = FRESH[request.param]
+    server, provider = request.getfixturevalue(f"{name}_server"), request.getfixturevalue(f"{name}_provider")
 
     def make() -> Site:
         server.reset()
-        return ec2_site(server, provider)
+        return site(server, provider)
 
     return make

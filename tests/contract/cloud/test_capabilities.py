@@ -122,6 +122,8 @@ class TestPrefixes:
 
     def test_a_type_that_takes_none_refuses_them(self, strict_cloud: Site) -> None:
         needs(strict_cloud, "prefixes")
+        if not strict_cloud.plain_type:
+            pytest.skip("every type of this cloud takes them")
         assert not strict_cloud.provider.limits(strict_cloud.plain_type).prefixes
         made = attached(strict_cloud, strict_cloud.plain_type)
         with pytest.raises(CloudError):

@@ -1,0 +1,21 @@
+"""A fake Alibaba Cloud made of a seed: what the command, the module and tests start."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lab.fake_alibaba.app import Server
+from lab.fake_alibaba.cloud import Cloud
+from lab.fake_alibaba.seed import Seed, plant
+
+
+def make_cloud(seed: Seed, chance: int | None = None) -> Cloud:
+    """A cloud with the seed's network. Raises BadSeed."""
+    cloud = Cloud(account=seed.account, region=seed.region, seed=chance)
+    plant(cloud, seed)
+    return cloud
+
+
+def make_server(seed: Seed, chance: int | None = None) -> Server:
+    """Raises BadSeed."""
+    return Server(partial(make_cloud, seed, chance))
