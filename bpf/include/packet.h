@@ -42,8 +42,6 @@
 #define ICMP6_REDIRECT 137
 #define ICMP6_MLD2_REPORT 143
 
-/* Ends of every header that a packet without options or extensions has: enough to read for nearly all. */
-#define HEAD_BYTES (ETH_HEADER + 40 + 20)
 /* What is made readable for the others: 60 bytes of IPv4 or a chain of IPv6 headers, and as much again within an ICMP
  * error. */
 #define DEEP_BYTES 320
@@ -336,15 +334,18 @@ apart int read_deep(struct __sk_buff *skb, struct packet *packet) {
     return read_transport(data, end, l4, packet);
 }
 
-/* Reads the head of the packet. Returns a drop reason; DROP_NONE: all fields are set, but the ports of later fragments. */
+/* Reads the head of the packet. Returns a drop reason; DROP_NONE: all fields are set, but the ports of later fragments.
+ *
+ * No more is made readable than a header wants: TCP's segments are clones whose data lies in pages, and each byte of it
+ * asked for makes the kernel copy the head. */
 inlined int read_packet(struct __sk_buff *skb, struct packet *packet) {
     void *data, *end;
     struct ethhdr *ethernet;
+    int reason;
 
     /* The kernel has taken the tag out of the frame; it would put it in again where the packet leaves. */
     if (skb->vlan_present)
         return DROP_UNSUPPORTED;
-    readable(skb, HEAD_BYTES);
     data = begin_of(skb);
     end = end_of(skb);
     ethernet = data;
@@ -367,7 +368,8 @@ inlined int read_packet(struct __sk_buff *skb, struct packet *packet) {
         packet->tos = ip->tos;
         packet->l4 = ETH_HEADER + sizeof(*ip);
         packet->flags = ip->frag_off & bpf_htons(IP_DF) ? PACKET_DF : 0;
-        return read_transport(data, end, packet->l4, packet);
+        reason = read_transport(data, end, packet->l4, packet);
+        return reason == DROP_MALFORMED ? read_deep(skb, packet) : reason;
     }
     if (ethernet->h_proto == ETH_IPV6) {
         struct ipv6hdr *ip = data + ETH_HEADER;
@@ -388,7 +390,8 @@ inlined int read_packet(struct __sk_buff *skb, struct packet *packet) {
         packet->tos = (ip->priority << 4) | (ip->flow_lbl[0] >> 4);
         packet->l4 = ETH_HEADER + sizeof(*ip);
         packet->flags = PACKET_IPV6 | PACKET_DF;
-        return read_transport(data, end, packet->l4, packet);
+        reason = read_transport(data, end, packet->l4, packet);
+        return reason == DROP_MALFORMED ? read_deep(skb, packet) : reason;
     }
     if (ethernet->h_proto == ETH_ARP) {
         packet->flags = PACKET_ARP;
