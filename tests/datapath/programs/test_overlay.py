@@ -23,6 +23,7 @@ from datapath.layout import (
     DROP_SPOOFED_ADDRESS,
     DROP_TTL,
     DROP_UNSUPPORTED,
+    HOOK_FROM_DEVICE,
     HOOK_FROM_OVERLAY,
     HOOK_TO_OVERLAY,
 )
@@ -154,7 +155,24 @@ def test_sources_that_are_here(bed: ProgramBed, arrive: Arrive) -> None:
     for source in (B.address4, NODE4):
         dropped(arrive(ip(source, A.address4) / udp(1, 2)), DROP_SPOOFED_ADDRESS, HOOK_FROM_OVERLAY)
         run = bed.from_device(ip(source, A.address4) / udp(1, 2))
-        dropped(run, DROP_SPOOFED_ADDRESS, layout.HOOK_FROM_DEVICE)
+        dropped(run, DROP_SPOOFED_ADDRESS, HOOK_FROM_DEVICE)
+
+
+@FAMILIES
+def test_who_claims_a_tunnelled_address_by_a_device(bed: ProgramBed, family: int) -> None:
+    """It has the identity of the address's owner: nodes that are moved to the tunnel one by one, or back, send so.
+    Nothing here proves who sent it (docs/datapath.md)."""
+    rules = frozenset({Rule(1, Direction.INGRESS, Verdict.ALLOW, REMOTE_IDENTITY)})
+    bed.set_policy(A, EndpointPolicy(rules, Enforcement(ingress=True)))
+    tunnelled, world = (TUNNEL6, WORLD6) if family == 6 else (TUNNEL4, WORLD4)
+    packet = ip(tunnelled, A.address(family)) / tcp(1000, 80)
+    run = forwarded(bed.from_device(packet), ACTION_POD, bed, "plma", HOOK_FROM_DEVICE)
+    assert run.told(layout.EVENT_VERDICT)[0].source_identity == REMOTE_IDENTITY
+    answer = ip(A.address(family), tunnelled) / tcp(80, 1000, "SA")
+    forwarded(bed.from_pod(A, answer), layout.ACTION_TUNNEL, bed, "plm_vxlan")
+    dropped(bed.from_device(ip(world, A.address(family)) / tcp(1000, 80)), DROP_POLICY_INGRESS, HOOK_FROM_DEVICE)
+    bed.set_policy(A, EndpointPolicy(enforcement=Enforcement(ingress=True)))
+    dropped(bed.from_device(packet), DROP_POLICY_INGRESS, HOOK_FROM_DEVICE)
 
 
 @FAMILIES
