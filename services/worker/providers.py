@@ -13,6 +13,21 @@ def provider(settings: Settings, observe: OperationObserver) -> CloudProvider:
     return _PROVIDERS[settings.cloud](settings, observe)
 
 
+def _alibaba(settings: Settings, observe: OperationObserver) -> CloudProvider:
+    from ipam.providers.alibaba import AlibabaProvider, Scope
+
+    return AlibabaProvider(
+        settings.account,
+        settings.region,
+        endpoint_url=settings.endpoint_url or None,
+        observe=observe,
+        cluster=settings.cluster,
+        exclude=settings.exclude_interface_tags,
+        scope=Scope(**settings.scope.model_dump()),
+        connections=settings.threads,
+    )
+
+
 def _aws(settings: Settings, observe: OperationObserver) -> CloudProvider:
     from ipam.providers.aws import AwsProvider
     from ipam.providers.aws_settings import Scope
@@ -29,4 +44,7 @@ def _aws(settings: Settings, observe: OperationObserver) -> CloudProvider:
     )
 
 
-_PROVIDERS: Final[Mapping[str, Callable[[Settings, OperationObserver], CloudProvider]]] = {"aws": _aws}
+_PROVIDERS: Final[Mapping[str, Callable[[Settings, OperationObserver], CloudProvider]]] = {
+    "alibaba": _alibaba,
+    "aws": _aws,
+}

@@ -10,13 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_settings import SettingsConfigDict
 
 from services.ipam.settings import RedisUrl, Tags, check_redis_url
+from services.ipam_alibaba import settings as alibaba
 from services.ipam_aws import settings as aws
 from services.runtime.settings import ServiceSettings
 from services.worker.buckets import BudgetLimits, Rate
 
-Cloud = Literal["aws"]
+Cloud = Literal["alibaba", "aws"]
 # How each cloud names accounts and regions.
 PLACES: Final[Mapping[str, Mapping[str, Callable[[str], str]]]] = {
+    "alibaba": {"account": alibaba.check_account, "region": alibaba.check_region},
     "aws": {"account": aws.check_account, "region": aws.check_region},
 }
 CallsPerS = Annotated[float, Field(gt=0, le=10_000)]
@@ -84,7 +86,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PLIMSOLL_WORKER_", extra="forbid")
 
     cloud: Cloud = Field("aws", description="whose API to speak to")
-    account: str = Field(description="whose resources, as the IPAM service has it: an AWS account number")
+    account: str = Field(description="whose resources, as the IPAM service has it: the account's number")
     region: str = Field(description="the cloud's region, as the IPAM service has it")
     cluster: str = Field(
         "plimsoll", pattern=r"^[A-Za-z0-9._-]{1,63}$", description="the cluster that the IPAM service manages"

@@ -15,6 +15,8 @@ import botocore.session
 import pytest
 import typer
 
+from lab.fake_alibaba.actions import ACTIONS as ALIBABA
+from lab.fake_alibaba.actions.registry import ECS
 from services.cli.main import Root, app
 
 ExpectNone = Callable[..., None]
@@ -162,6 +164,16 @@ def test_the_policy_allows_what_the_provider_calls_and_no_more(project_root: Pat
     called = set(re.findall(r'"([A-Z]\w+)"', source)) & set(known)
     # Tags are put on with the creation; EC2 asks for the right to tag all the same.
     assert allowed == {f"ec2:{call}" for call in called} | {"ec2:CreateTags"}
+
+
+def test_the_policy_of_alibaba_cloud_too(project_root: Path, project_pages: Pages) -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```", project_pages["docs/ipam-alibaba.md"], re.MULTILINE | re.DOTALL)
+    (policy,) = (found for block in blocks if "Statement" in (found := json.loads(block)))
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    source = (project_root / "ipam" / "providers" / "alibaba.py").read_text()
+    calls = (known for name in re.findall(r'"([A-Z]\w+)"', source) if (known := ALIBABA.get(name)))
+    called = {f"{'ecs' if each.version == ECS else 'vpc'}:{each.name}" for each in calls}
+    assert allowed == called
 
 
 def anchors(text: str) -> set[str]:
