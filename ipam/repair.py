@@ -13,7 +13,7 @@ from functools import partial
 
 from ipam.calls import Calls, subnet_of
 from ipam.drift import Drift
-from ipam.errors import CloudError, Conflict, Denied, Throttled, Unavailable
+from ipam.errors import CloudError, Conflict, Denied, InProgress, Throttled, Unavailable
 from ipam.model import CloudInterface, Instance, Operation, PublicAddress, Step
 from ipam.ports import CloudProvider
 
@@ -27,7 +27,7 @@ class Repair:
         self.refused: list[str] = []
 
     def run(self, instance: Instance, found: Sequence[Drift]) -> Instance:
-        """The instance as it is afterwards. Raises Throttled, Unavailable, Denied: whoever called tries again."""
+        """The instance as it is afterwards. Raises InProgress, Throttled, Unavailable, Denied: whoever called tries again."""
         number = self._calls.next_number
         steps = [
             Step(number + place, each.operation, each.interface_id, each.arguments) for place, each in enumerate(found)
@@ -37,7 +37,7 @@ class Repair:
         for step in steps:
             try:
                 instance = self._perform(step, instance)
-            except (Throttled, Unavailable, Denied):
+            except (InProgress, Throttled, Unavailable, Denied):
                 raise
             except CloudError as error:
                 self.refused.append(f"{step.operation} of {step.target}: {error.message}")

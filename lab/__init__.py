@@ -10,6 +10,7 @@ state.py      folder, lock and journal; cleaning up after a lab that was killed
 clouds.py     which clouds a lab can run on; cloud_admin.py speaks to the admin endpoint that all fakes have
 fake_cloud/   what all fake clouds share
 fake_alibaba/ an Alibaba Cloud
+fake_azure/   an Azure Resource Manager
 fake_ec2/     an EC2; ec2_admin.py speaks its API too
 site/         only the central services, as real processes on loopback: needs no root
 """

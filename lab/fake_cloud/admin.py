@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lab.fake_cloud.server import Server
 
 _LONGEST_WAIT_S = 300.0
-LAUNCH_FIELDS: Final = frozenset({"type", "tags", "subnet_id", "security_group_ids", "private_address"})
 
 
 class Changes:
@@ -82,8 +81,10 @@ class Admin:
     async def launch(self, request: web.Request) -> web.Response:
         """Launches past throttling and faults: who runs the lab is not a client of the cloud."""
         asked = await _body(request)
-        if unknown := sorted(set(asked) - LAUNCH_FIELDS):
-            raise _refused(f"{unknown[0]}: no such field; the fields are {', '.join(sorted(LAUNCH_FIELDS))}")
+        if unknown := sorted(set(asked) - self._server.launch_fields):
+            raise _refused(
+                f"{unknown[0]}: no such field; the fields are {', '.join(sorted(self._server.launch_fields))}"
+            )
         return web.json_response(self._perform(lambda: self._server.launch(asked)), status=201)
 
     async def terminate(self, request: web.Request) -> web.Response:

@@ -16,6 +16,7 @@ from lab.fake_cloud.faults import CUT
 from lab.fake_cloud.gate import C, Calls, Gate
 
 LARGEST_BODY: Final = 4 << 20
+LAUNCH_FIELDS: Final = frozenset({"type", "tags", "subnet_id", "security_group_ids", "private_address"})
 GARBAGE: Final = b"<html><body>upstream went away</bo"
 
 
@@ -23,7 +24,10 @@ class Server(ABC, Generic[C]):
     """Serves one cloud at a time.
 
     :param make: makes the cloud to begin with, and each one after a reset.
+    :cvar launch_fields: what `launch` understands.
     """
+
+    launch_fields: frozenset[str] = LAUNCH_FIELDS
 
     def __init__(self, make: Callable[[], C]) -> None:
         self._make = make

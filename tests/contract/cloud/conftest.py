@@ -18,10 +18,15 @@ from ipam.model import PublicAddress, SecurityGroup, Subnet
 from ipam.ports import CloudProvider
 from ipam.providers.alibaba import AlibabaProvider
 from ipam.providers.aws import AwsProvider, Scope
+from ipam.providers.azure import AzureProvider
 from ipam.testing import FakeCloud
 from lab.fake_alibaba import actions as alibaba_actions
 from lab.fake_alibaba import seed as alibaba_seed
 from lab.fake_alibaba import testing as alibaba_testing
+from lab.fake_azure import launch as azure_launch
+from lab.fake_azure import machines as azure_machines
+from lab.fake_azure import testing as azure_testing
+from lab.fake_azure.writes import put_public_address
 from lab.fake_ec2.actions import ACTIONS
 from lab.fake_ec2.seed import Seed
 from lab.fake_ec2.testing import Running, running
@@ -37,13 +42,20 @@ NETWORK: dict[str, object] = {
 }
 SEED = Seed.model_validate({"vpc": [{**NETWORK, "ipv6": True}]})
 ALIBABA_SEED = alibaba_seed.Seed.model_validate({"vpc": [NETWORK]})
+AZURE_SEED = azure_launch.Seed(
+    subnets={"large": "10.0.0.0/20", "small": "10.0.16.0/28"},
+    security_groups=("nodes", "pods"),
+    public_prefixes={"public": "192.0.2.0/29"},
+)
 
 
 @dataclass
 class Site:
     """A cloud with its provider, and what its owner may do past the provider.
 
-    :ivar instance_type: holds 3 interfaces of 10 IPv4 addresses each; `plain_type` takes no prefixes (empty: all do).
+    :ivar instance_type: holds `slots` interfaces of `slots_each` IPv4 addresses each.
+    :ivar plain_type: takes no prefixes; empty: all do.
+    :ivar launch_in: launches an instance whose first interface is in that subnet; where interfaces cannot be created.
     :ivar small_free: free addresses of the small subnet.
     :ivar numbers_devices: the cloud lets its users choose a device index.
     """
@@ -60,9 +72,13 @@ class Site:
     unknown_type: str = "m5.gigantic"
     unknown_instance_code: str = "InvalidInstanceID.NotFound"
     small_free: int = 11
+    slots: int = 3
+    slots_each: int = 10
+    launch_in: Callable[[str], str] = lambda _: ""
     numbers_devices: bool = True
     other_group_id: str = ""
     add_public_address: Callable[[dict[str, str]], str] = lambda _: ""
+    takes_single_public_addresses: bool = True
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +133,24 @@ def alibaba(alibaba_server: alibaba_testing.Running) -> alibaba_testing.Running:
 @pytest.fixture(scope="session")
 def alibaba_provider(alibaba_server: alibaba_testing.Running, alibaba_credentials: None) -> AlibabaProvider:
     return AlibabaProvider(ALIBABA_ACCOUNT, REGION, endpoint_url=alibaba_server.url)
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[azure_testing.Running]:
+    with azure_testing.running(AZURE_SEED) as server:
+        yield server
+
+
+@pytest.fixture
+def azure(azure_server: azure_testing.Running) -> azure_testing.Running:
+    """The fake ARM, as new."""
+    azure_server.reset()
+    return azure_server
+
+
+@pytest.fixture(scope="session")
+def azure_provider(azure_server: azure_testing.Running) -> AzureProvider:
+    return AzureProvider(AZURE_SEED.subscription, AZURE_SEED.location, endpoint_url=azure_server.url)
 
 
 @pytest.fixture(scope="session")
@@ -203,6 +237,44 @@ def alibaba_site(alibaba: alibaba_testing.Running, provider: AlibabaProvider) ->
     )  # fmt: skip
 
 
+def azure_site(azure: azure_testing.Running, provider: AzureProvider, kind: str = "single") -> Site:
+    """:param kind: of the virtual machines: single, flexible or uniform."""
+    large, small = azure.do(lambda cloud: list(cloud.subnets))
+    group, other = azure.do(lambda cloud: list(cloud.groups.current))
+
+    def launch(size: str, subnet_id: str = large) -> str:
+        asked = {"kind": kind, "subnet_id": subnet_id, "group_ids": [group]}
+        return azure.do(lambda cloud: azure_machines.launch(cloud, size, **asked)).id  # type: ignore[arg-type]
+
+    def unknown(what: str) -> str:
+        kinds = {"eni": "Microsoft.Network/networkInterfaces", "i": "Microsoft.Compute/virtualMachines"}
+        return f"/subscriptions/{AZURE_SEED.subscription}/resourceGroups/lab/providers/{kinds[what]}/nobody"
+
+    def add_public_address(tags: dict[str, str]) -> str:
+        def add(cloud: Any) -> str:
+            prefix = next(iter(cloud.prefixes.current))
+            name = f"public-{cloud.new_number()}"
+            public_id = cloud.resource_id("Microsoft.Network", "publicIPAddresses", name)
+            body = {"tags": tags, "properties": {"publicIPPrefix": {"id": prefix}}}
+            return put_public_address(cloud, public_id, body).id
+
+        return azure.do(add)
+
+    return Site(
+        provider, large, small, group, launch,
+        lambda instance_id: azure.do(lambda cloud: cloud.remove_machine(instance_id)),
+        unknown=unknown, instance_type="Standard_D8s_v5", plain_type="", unknown_type="Standard_Gigantic",
+        unknown_instance_code="ResourceNotFound", slots=4, slots_each=256, other_group_id=other,
+        add_public_address=add_public_address, launch_in=lambda subnet_id: launch("Standard_D8s_v5", subnet_id),
+    )  # fmt: skip
+
+
+def uniform_site(azure: azure_testing.Running, provider: AzureProvider) -> Site:
+    site = azure_site(azure, provider, "uniform")
+    site.takes_single_public_addresses = False  # of a prefix only; see test_azure.py
+    return site
+
+
 def moto_site(url: str) -> Site:
     # A network of its own instead of a reset, which takes moto seconds.
     client = boto3.client("ec2", region_name=REGION, endpoint_url=url)
@@ -231,17 +303,24 @@ def _site(kind: str, request: pytest.FixtureRequest) -> Site:
         return fake_site()
     if kind == "moto":
         return moto_site(request.getfixturevalue("moto_url"))
-    if kind == "fake-alibaba":
-        return alibaba_site(request.getfixturevalue("alibaba"), request.getfixturevalue("alibaba_provider"))
-    return ec2_site(request.getfixturevalue("ec2"), request.getfixturevalue("ec2_provider"))
+    name, make = FAKES[kind]
+    return make(request.getfixturevalue(name), request.getfixturevalue(f"{name}_provider"))
 
 
-@pytest.fixture(params=["memory", "fake-ec2", "fake-alibaba", "moto"])
+FAKES: dict[str, tuple[str, Callable[[Any, Any], Site]]] = {
+    "fake-ec2": ("ec2", ec2_site),
+    "fake-alibaba": ("alibaba", alibaba_site),
+    "fake-azure": ("azure", azure_site),
+    "fake-azure-uniform": ("azure", uniform_site),
+}
+
+
+@pytest.fixture(params=["memory", *FAKES, "moto"])
 def any_cloud(request: pytest.FixtureRequest) -> Site:
     return _site(request.param, request)
 
 
-@pytest.fixture(params=["memory", "fake-ec2", "fake-alibaba"])
+@pytest.fixture(params=["memory", *FAKES])
 def strict_cloud(request: pytest.FixtureRequest) -> Site:
     return _site(request.param, request)
 
@@ -256,24 +335,23 @@ def alibaba_cloud(alibaba: alibaba_testing.Running, alibaba_provider: AlibabaPro
     return alibaba_site(alibaba, alibaba_provider)
 
 
+@pytest.fixture(params=["single", "flexible", "uniform"])
+def azure_cloud(azure: azure_testing.Running, azure_provider: AzureProvider, request: pytest.FixtureRequest) -> Site:
+    return azure_site(azure, azure_provider, request.param)
+
+
 @pytest.fixture
 def fresh_memory() -> Callable[[], Site]:
     """Makes the cloud in memory as new, as often as it is called: the one that is fast enough for everything."""
     return fake_site
 
 
-FRESH: dict[str, tuple[str, Callable[[Any, Any], Site]]] = {
-    "fake-ec2": ("ec2", ec2_site),
-    "fake-alibaba": ("alibaba", alibaba_site),
-}
-
-
-@pytest.fixture(params=["memory", *FRESH])
+@pytest.fixture(params=["memory", *FAKES])
 def fresh_cloud(request: pytest.FixtureRequest) -> Callable[[], Site]:
     """Makes the same cloud as new, as often as it is called."""
     if request.param == "memory":
         return fake_site
-    name, site = FRESH[request.param]
+    name, site = FAKES[request.param]
     server, provider = request.getfixturevalue(f"{name}_server"), request.getfixturevalue(f"{name}_provider")
 
     def make() -> Site:
