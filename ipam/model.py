@@ -88,6 +88,14 @@ class OperationClass(enum.StrEnum):
     READ = "read"
 
 
+class SubnetPolicy(enum.StrEnum):
+    """Which of several subnets with room a new interface gets."""
+
+    MOST_FREE = "most-free"
+    ORDERED = "ordered"  # the first of the ids given; without ids, by id
+    RANDOM = "random"  # another one for each interface of each node, so that a fleet spreads
+
+
 @dataclass(frozen=True, slots=True)
 class Watermarks:
     """Marks between which a node's pool is kept; see watermarks.py for their meaning. Counts of addresses."""
@@ -148,6 +156,7 @@ class NodeSpec:
     ipv6: bool = False
     use_primary_address: bool = False
     public_address_tags: Mapping[str, str] = NO_TAGS
+    subnet_policy: SubnetPolicy = SubnetPolicy.MOST_FREE
 
 
 @dataclass(frozen=True, slots=True)

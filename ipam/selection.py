@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
-from ipam.model import Instance, NodeSpec, SecurityGroup, Subnet
+from ipam.model import Instance, NodeSpec, SecurityGroup, Subnet, SubnetPolicy
 
 NEEDED_FOR_INTERFACE = 2  # a primary address, and one that carries a pod
 
@@ -16,7 +17,8 @@ def choose_subnet(
     free: Mapping[str, int],
     blocked: frozenset[str],
 ) -> Subnet | str:
-    """Given ids, then given tags, else the node's own subnet if it has room, else the one with most free addresses.
+    """Given ids, then given tags, else the node's own subnet if it has room; of several the one that the node's policy
+    takes.
 
     Only subnets of the instance's own zone and VPC can be attached to it. `free` is what is left of each by now.
     """
@@ -39,6 +41,17 @@ def choose_subnet(
     if not spec.subnet_ids and not spec.subnet_tags:
         own = [each for each in roomy if each.id == instance.subnet_id]
         roomy = own or roomy
+    return _by_policy(spec, instance, roomy, free)
+
+
+def _by_policy(spec: NodeSpec, instance: Instance, roomy: Sequence[Subnet], free: Mapping[str, int]) -> Subnet:
+    if spec.subnet_policy is SubnetPolicy.ORDERED:
+        order = {subnet_id: number for number, subnet_id in enumerate(reversed(spec.subnet_ids))}
+        return min(roomy, key=lambda each: (-order.get(each.id, 0), each.id))
+    if spec.subnet_policy is SubnetPolicy.RANDOM:
+        # The same answer for the same question: an attempt that is repeated asks the cloud for the same thing.
+        asked = f"{instance.id} {len(instance.interfaces)}"
+        return max(roomy, key=lambda each: hashlib.sha256(f"{asked} {each.id}".encode()).digest())
     return max(roomy, key=lambda each: (free[each.id], each.id))
 
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from ipam.model import AddressState, IntentKind, Operation
+from ipam.model import AddressState, IntentKind, Operation, SubnetPolicy
 
 
 class Texts(TypeDecorator[tuple[str, ...]]):
@@ -134,6 +134,7 @@ nodes = Table(
     _number("first_interface_index"),
     _texts("subnet_ids"),
     _names("subnet_tags"),
+    Column("subnet_policy", Word(SubnetPolicy), nullable=False),
     _texts("security_group_ids"),
     _names("security_group_tags"),
     _names("exclude_interface_tags"),

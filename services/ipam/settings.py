@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import SettingsConfigDict
 
 from ipam.config import IpamConfig
-from ipam.model import Limits, NodeSpec, Policy, Watermarks
+from ipam.model import Limits, NodeSpec, Policy, SubnetPolicy, Watermarks
 from ipam.overrides import TARGETS, Override
 from services.runtime.settings import ServiceSettings
 
@@ -137,6 +137,7 @@ class OverrideSettings(BaseModel):
     first_interface_index: int | None = Field(None, ge=0, le=15, description="interfaces below it carry no pods")
     subnet_ids: tuple[str, ...] | None = Field(None, description="subnets of new interfaces")
     subnet_tags: Tags | None = Field(None, description="tags of these subnets")
+    subnet_policy: SubnetPolicy | None = Field(None, description="which of several: most-free, ordered or random")
     security_group_ids: tuple[str, ...] | None = Field(None, description="groups of new interfaces")
     security_group_tags: Tags | None = Field(None, description="tags of these groups")
     exclude_interface_tags: Tags | None = Field(None, description="interfaces with all of them are left alone")
@@ -190,6 +191,10 @@ class IpamSettings(ServiceSettings):
         (), description="subnets of new interfaces; empty: by tags, else the node's own"
     )
     subnet_tags: Tags = Field(default_factory=dict, description="tags of the subnets of new interfaces")
+    subnet_policy: SubnetPolicy = Field(
+        SubnetPolicy.MOST_FREE,
+        description="which of several subnets with room: most-free, ordered (as in subnet_ids) or random",
+    )
     security_group_ids: tuple[str, ...] = Field((), description="groups of new interfaces; empty: by tags, else eth0's")
     security_group_tags: Tags = Field(default_factory=dict, description="tags of the groups of new interfaces")
     exclude_interface_tags: Tags = Field(default_factory=dict, description="interfaces with all of them are left alone")

@@ -11,7 +11,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipam.errors import InvalidInput
-from ipam.model import AddressState, NodeSpec, Policy, PoolInterface, Usage, Watermarks
+from ipam.model import AddressState, NodeSpec, Policy, PoolInterface, SubnetPolicy, Usage, Watermarks
 from services.api.ipam.v1 import ipam_pb2 as pb
 
 STATE_TO_PB: Final = {
@@ -89,6 +89,7 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
         watermarks=marks,
         subnet_ids=tuple(message.subnet_ids) or defaults.subnet_ids,
         subnet_tags=dict(message.subnet_tags) or defaults.subnet_tags,
+        subnet_policy=_subnet_policy(message.subnet_policy) if message.subnet_policy else defaults.subnet_policy,
         security_group_ids=tuple(message.security_group_ids) or defaults.security_group_ids,
         security_group_tags=dict(message.security_group_tags) or defaults.security_group_tags,
         exclude_interface_tags=dict(message.exclude_interface_tags) or defaults.exclude_interface_tags,
@@ -97,6 +98,14 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
         policy=policy_from(message.policy, defaults.policy),
     )
     return replace(spec, **{name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)})
+
+
+def _subnet_policy(text: str) -> SubnetPolicy:
+    try:
+        return SubnetPolicy(text)
+    except ValueError:
+        remedy = f"it is one of {', '.join(SubnetPolicy)}"
+        raise InvalidInput(f"no subnet policy {text!r}", field="node.subnet_policy", remedy=remedy) from None
 
 
 def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
@@ -108,6 +117,7 @@ def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
         first_interface_index=spec.first_interface_index,
         subnet_ids=spec.subnet_ids,
         subnet_tags=spec.subnet_tags,
+        subnet_policy=spec.subnet_policy,
         security_group_ids=spec.security_group_ids,
         security_group_tags=spec.security_group_tags,
         exclude_interface_tags=spec.exclude_interface_tags,

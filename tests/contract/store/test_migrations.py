@@ -98,6 +98,7 @@ async def pools_are_as_they_were(database: Database, version: str) -> None:
     )
     assert stored.limits[0].card_interfaces == ((2, 1) if newer else ())
     assert stored.memos.get("level", {}).get("why") == ("moving" if version >= "0003" else None)
+    assert stored.nodes[0].subnet_policy == ("ordered" if version >= "0004" else "most-free")
     assert await store.lead("another", 10) == 2
 
 
