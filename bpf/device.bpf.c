@@ -236,7 +236,7 @@ int from_device(struct __sk_buff *skb) {
     return from_outside(skb, packet);
 }
 
-/* The first packet of a flow by the tunnel must come from a node that is known: who the others are, its key says. */
+/* What comes by the tunnel must come from a node that is known. Whose packet it is, its key says. */
 apart int tunnel_refused(struct __sk_buff *skb, struct packet *packet) {
     if (!packet)
         return DROP_MALFORMED;

@@ -62,7 +62,7 @@ class DatapathSettings(BaseModel):
     routing: RoutingMode = Field(RoutingMode.NATIVE, description="how pods of other nodes are reached")
     ipv6: bool = Field(True, description="let IPv6 packets of pods pass")
     devices: list[str] = Field([], description="external devices, wildcards allowed; empty: found by their routes")
-    endpoint_routes: bool = Field(False, description="reach local pods by the node's routes, past its own filters")
+    endpoint_routes: bool = Field(False, description="reach local pods by the node's routes, through its own filters")
     masquerade: bool = Field(False, description="give IPv4 packets that leave the cluster the node's address")
     masquerade6: bool = Field(False, description="the same for IPv6")
     masquerade_ports: str = Field("1024-29999", description="ports that masqueraded packets leave from")
