@@ -28,7 +28,7 @@ Measure = Callable[[str], float]  # destination address -> rate
 def main(argv: list[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="tests.bench traffic")
     parser.add_argument("--rounds", type=int, default=5, help="each way, of which the median counts")
-    parser.add_argument("--seconds", type=float, default=2.0, help="each round takes")
+    parser.add_argument("--seconds", type=int, default=2, help="each round takes; iperf3 knows whole ones only")
     options = parser.parse_args(argv)
     if os.geteuid() != 0:
         return []

@@ -21,6 +21,8 @@ _KEY: Final = struct.pack("=I", 0)
 _SEEN: Final = struct.pack("=I", 1)
 _BATCH: Final = 64
 _SIZE: Final = 82
+# Whoever else runs may have the kernel put off receiving to a thread, while frames are made on.
+_TRIES: Final = 3
 _SIOCETHTOOL, _ETHTOOL_SGRO = 0x8946, 0x2C
 
 
@@ -44,7 +46,7 @@ class Frames:
         self._stack.close()
 
     def mpps(self, source: Pod, to: Pod, flows: int, frames: int = 500_000) -> float:
-        """Millions of frames a second that arrived. Raises RuntimeError if many did not."""
+        """Millions of frames a second that arrived. Raises RuntimeError if many did not, however often it is tried."""
         plan = Plan(
             End(source.mac, source.address, 1024),
             End(HOST_MAC, to.address, 8080),
@@ -52,6 +54,15 @@ class Frames:
             flows=flows,
             size=_SIZE,
         )
+        arrived = 0
+        for _ in range(_TRIES):
+            arrived, duration_ns = self._send(source, to, plan, frames)
+            if arrived >= frames * 0.9:
+                return arrived / frames * 1e3 / duration_ns
+        raise RuntimeError(f"{arrived:,} of {frames:,} frames arrived in {to.name}")
+
+    def _send(self, source: Pod, to: Pod, plan: Plan, frames: int) -> tuple[int, float]:
+        """How many arrived, and how long one took, in nanoseconds."""
         programs, maps = self._loaded.programs, self._loaded.maps
         with self._world.inside(to.name):
             counting = links.attach_tcx(programs["count"], self._world.ifindex(to.name, "eth0"), True)
@@ -60,12 +71,9 @@ class Frames:
             before = self._seen()
             with self._world.inside(source.name):
                 run = programs["generate"].test_run(plan.packet(), repeat=frames, flags=LIVE_FRAMES, batch_size=_BATCH)
-            arrived = self._seen() - before
+            return self._seen() - before, run.duration_ns
         finally:
             counting.detach()
-        if arrived < frames * 0.9:
-            raise RuntimeError(f"{arrived:,} of {frames:,} frames arrived in {to.name}")
-        return arrived / frames * 1e3 / run.duration_ns
 
     def _seen(self) -> int:
         values = self._loaded.maps["frames"].lookup(_SEEN) or b""
