@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-CloudName = Literal["aws"]
-Choice = Literal["aws", "all"]
+CloudName = Literal["aws", "alibaba"]
+Choice = Literal["aws", "alibaba", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,23 @@ AWS: Final = CloudKind(
     instance_type="m5.large",
     environment={"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"},
 )
-CLOUDS: Final[Mapping[CloudName, CloudKind]] = {"aws": AWS}
+ALIBABA: Final = CloudKind(
+    name="alibaba",
+    fake="fake-alibaba",
+    fake_module="lab.fake_alibaba",
+    port=8775,
+    ipam_port=7222,
+    account="1234567890123456",
+    region="eu-central-1",
+    vpc_cidr="10.2.0.0/16",
+    instance_type="ecs.g6.xlarge",
+    network_arguments=("--vpc-cidr", "10.2.0.0/16", "--subnet", "a=10.2.0.0/20", "--subnet", "b=10.2.16.0/20"),
+    environment={
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": "lab", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "lab",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+    },
+)  # fmt: skip
+CLOUDS: Final[Mapping[CloudName, CloudKind]] = {"aws": AWS, "alibaba": ALIBABA}
 
 
 def chosen(choice: Choice) -> tuple[CloudKind, ...]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 FIRST_DEVICE_NUMBER: Final = 5
+_FIRST: Final = "-"  # in a label: the next hop is the subnet's first address
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
     """An interface plugged into an instance. `addresses` holds all of them, the primary one too, and the prefixes that
-    are delegated to it, as CIDRs."""
+    are delegated to it, as CIDRs. `next_hop` is empty where the subnet's first address is it."""
 
     id: str
     mac: str
@@ -27,6 +28,7 @@ class Port:
     vpc_cidr: str
     primary_address: str
     addresses: frozenset[str]
+    next_hop: str = ""
 
     @property
     def device(self) -> str:
@@ -40,8 +42,8 @@ class Port:
 
     @property
     def gateway(self) -> str:
-        """The subnet's first address."""
-        return str(ipaddress.ip_network(self.subnet_cidr)[1])
+        """The subnet's first address, unless the cloud has another."""
+        return self.next_hop or str(ipaddress.ip_network(self.subnet_cidr)[1])
 
     @property
     def prefix_length(self) -> int:
@@ -58,7 +60,7 @@ class Port:
     def label(self) -> str:
         """All but the addresses: what cannot change while the device stays. The router's end carries it as alias."""
         fields = (self.id, self.mac, self.instance_id, self.device_index, self.subnet_cidr, self.vpc_cidr)
-        return " ".join(map(str, (*fields, self.primary_address)))
+        return " ".join(map(str, (*fields, self.primary_address, self.next_hop or _FIRST)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +104,16 @@ def read_state(document: Mapping[str, Any]) -> CloudState:
             vpc_cidr=row["vpc_cidr"],
             primary_address=primary,
             addresses=frozenset([primary, *addresses, *row.get("prefixes", ())]),
+            next_hop=row.get("gateway", ""),
         )
     return CloudState(int(document["revision"]), ports)
 
 
 def read_label(label: str, addresses: frozenset[str]) -> Port:
     """The port whose `label` it is, delivering `addresses`."""
-    identity, mac, instance_id, device_index, subnet_cidr, vpc_cidr, primary_address = label.split()
-    return Port(identity, mac, instance_id, int(device_index), subnet_cidr, vpc_cidr, primary_address, addresses)
+    identity, mac, instance_id, device_index, subnet_cidr, vpc_cidr, primary_address, hop = label.split()
+    hop = "" if hop == _FIRST else hop
+    return Port(identity, mac, instance_id, int(device_index), subnet_cidr, vpc_cidr, primary_address, addresses, hop)
 
 
 def difference(actual: Mapping[str, Port], wanted: Mapping[str, Port]) -> Difference:

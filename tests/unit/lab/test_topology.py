@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,8 +44,10 @@ def test_what_is_not_plugged_is_no_port() -> None:
     assert not read_state({"revision": 1, "interfaces": rows, "instances": []}).ports
 
 
-def test_a_label_tells_the_port_back() -> None:
-    port = read_state({"revision": 1, "interfaces": [row()]}).ports["eni-0123456789abcdef0"]
+@pytest.mark.parametrize(("told", "gateway"), [({}, "10.0.4.1"), ({"gateway": "10.0.7.253"}, "10.0.7.253")])
+def test_a_label_tells_the_port_back(told: dict[str, str], gateway: str) -> None:
+    port = read_state({"revision": 1, "interfaces": [row(**told)]}).ports["eni-0123456789abcdef0"]
+    assert port.gateway == gateway
     assert read_label(port.label, port.addresses) == port
 
 
