@@ -75,12 +75,3 @@ def sizes(memory_bytes: int, wanted: Sizing | None = None) -> dict[str, int]:
         step = max(1024, 1 << max(entries.bit_length() - 5, 0))
         found[name] = wanted.entries.get(name, min(max(entries // step * step, share.low), share.high))
     return found
-
-
-def machine_memory(meminfo: str = "/proc/meminfo") -> int:
-    """Bytes of RAM of this machine; of its control group's limit nothing: the maps are the kernel's."""
-    with open(meminfo) as lines:
-        for line in lines:
-            if line.startswith("MemTotal:"):
-                return int(line.split()[1]) * 1024
-    raise OSError(f"{meminfo} has no line MemTotal")

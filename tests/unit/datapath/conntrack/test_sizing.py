@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from datapath.conntrack.sizing import SHARES, Sizing, machine_memory, sizes
+from datapath.conntrack.sizing import SHARES, Sizing, sizes
 from datapath.errors import InvalidSetting
 
 GIB = 1 << 30
@@ -55,9 +53,3 @@ def test_what_cannot_be_is_refused(ratio: float, entries: dict[str, int], field:
     with pytest.raises(InvalidSetting) as refused:
         Sizing(ratio, entries)
     assert refused.value.field == field
-
-
-def test_the_machine_has_memory(tmp_path: Path) -> None:
-    assert machine_memory() > 100 << 20
-    (tmp_path / "meminfo").write_text("MemTotal:       16000 kB\nMemFree: 1 kB\n")
-    assert machine_memory(str(tmp_path / "meminfo")) == 16000 * 1024
