@@ -74,7 +74,7 @@ ALIBABA: Final = CloudKind(
     region="eu-central-1",
     vpc_cidr="10.2.0.0/16",
     instance_type="ecs.g6.xlarge",
-    network_arguments=("--vpc-cidr", "10.2.0.0/16", "--subnet", "a=10.2.0.0/20", "--subnet", "b=10.2.16.0/20"),
+    network_arguments=("--vpc-cidr", "10.2.0.0/16", "--subnet", "a=10.2.0.0/20", "--settle-s", "2"),
     environment={
         "ALIBABA_CLOUD_ACCESS_KEY_ID": "lab", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "lab",
         "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",

@@ -38,7 +38,7 @@ _GROUPS_A_PAGE: Final = 100
 _ROWS_A_PAGE: Final = 50  # of the VPC API
 _LONGEST_TOKEN: Final = 64
 _LONGEST_DESCRIPTION: Final = 255
-_POLL_S: Final = 0.2
+_POLL_FIRST_S: Final = 0.1  # doubles
 _IN_PROGRESS_S: Final = 2.0  # ECS takes 2 to 5 s to attach or detach
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -294,14 +294,14 @@ class AlibabaProvider(Incapable):
 
         Raises InProgress after `settle_s`: the call itself has taken effect, and nobody need wait for it in a thread.
         """
-        deadline = time.monotonic() + self._settle_s
+        deadline, pause_s = time.monotonic() + self._settle_s, _POLL_FIRST_S
         while True:
             try:
                 if (found := reached()) is not None:
                     return found
             except (Gone, Throttled, Unavailable):
                 pass  # the read is at fault, not the call
-            if time.monotonic() + _POLL_S > deadline:
+            if time.monotonic() + pause_s > deadline:
                 raise InProgress(
                     f"{operation}: {interface_id} is on its way",
                     code="InProgress",
@@ -309,7 +309,8 @@ class AlibabaProvider(Incapable):
                     remedy="read the instance again: the call has taken effect",
                     retry_after_s=_IN_PROGRESS_S,
                 )
-            time.sleep(_POLL_S)
+            time.sleep(pause_s)
+            pause_s *= 2
 
     def _interface(self, interface_id: str) -> CloudInterface:
         operation = "DescribeNetworkInterfaces"

@@ -26,19 +26,16 @@ def fake_alibaba(
     vpc_cidr: Annotated[str, typer.Option(help="CIDR of the VPC.")] = "10.0.0.0/16",
     subnet: Annotated[list[str] | None, typer.Option(help="ZONE=CIDR, as a=10.0.0.0/20; repeat for more.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes ids and addresses repeat.")] = None,
+    settle_s: Annotated[float, typer.Option(min=0, help="How long interfaces take to attach and to detach.")] = 0.0,
 ) -> None:
     """Run an Alibaba Cloud on this machine, for its SDKs and tests. The first line of output says where."""
     try:
         network = read_seed(start, Seed) if start else _from_flags(account, region, vpc_cidr, subnet or [])
         check_listen(listen)
-        asyncio.run(_serve(network, listen or f"127.0.0.1:{port}", seed))
+        asyncio.run(run(make_server(network, seed, settle_s), listen or f"127.0.0.1:{port}"))
     except (BadSeed, OSError) as error:
         typer.echo(f"fake-alibaba: {error}", err=True)
         sys.exit(_BAD_SETTINGS)
-
-
-async def _serve(network: Seed, listen: str, seed: int | None) -> None:
-    await run(make_server(network, seed), listen)
 
 
 def _from_flags(account: str, region: str, vpc_cidr: str, subnets: list[str]) -> Seed:
