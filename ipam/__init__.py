@@ -25,5 +25,6 @@ The map:
                     ranges.py addresses of the node's own ranges, without a cloud
     store/          the central tables; migrations/ their versions
     providers/      one module a cloud
+    simulation/     an account in simulated time: settings tried on a workload
     testing/        fakes of the ports, shipped
 """

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ipam.model import Watermarks
@@ -73,7 +72,7 @@ class _Slot:
 class Forecast:
     """Of one node."""
 
-    __slots__ = ("_bounds", "_last_s", "_mean", "_recent", "_since_s", "_slots", "_square", "_stops")
+    __slots__ = ("_bounds", "_last_s", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square", "_stops")
 
     def __init__(self, bounds: Bounds = Bounds()) -> None:
         self._bounds = bounds
@@ -84,6 +83,7 @@ class Forecast:
         self._mean = 0.0  # decayed starts a second
         self._square = 0.0  # decayed sum of squares of simultaneous starts, a second
         self._stops = 0.0  # decayed stops a second
+        self._memo: tuple[float, int] | None = None  # a horizon and its mark, until another start is heard of
 
     def observe(self, now_s: float, starts: int, stops: int) -> None:
         """Pods that asked for an address, and pods that ended, since the call before. Both may be 0."""
@@ -91,6 +91,7 @@ class Forecast:
         self._stops += max(stops, 0) / RATE_TIME_S
         if starts <= 0:
             return
+        self._memo = None
         self._mean += starts / RATE_TIME_S
         self._square += starts * starts / RATE_TIME_S
         if self._recent and now_s - self._recent[-1][0] < QUANTUM_S:
@@ -112,16 +113,20 @@ class Forecast:
     def estimate(self, now_s: float, base: Watermarks, time_to_address_s: float) -> Estimate:
         """The marks with their reason."""
         now_s = self._advance(now_s)
-        horizon_s = max(time_to_address_s, QUANTUM_S)
-        readings = [
-            (self._bursts(now_s, horizon_s), f"pods that start within {horizon_s:.0f} s of each other lately"),
-            (self._steady(horizon_s), f"{60.0 * self._mean:.1f} starts a minute for {horizon_s:.0f} s"),
-            (self._hour(now_s), "this time of the day on the days before"),
-            (self._within(now_s, horizon_s), f"pods that started within the last {horizon_s:.0f} s"),
-        ]
-        wanted, why = max(readings, key=lambda reading: reading[0])
+        horizon_s = max(float(math.ceil(time_to_address_s)), QUANTUM_S)
+        bursts, steady = self._bursts(now_s, horizon_s), self._steady(horizon_s)
+        hour, latest = self._hour(now_s), self._within(now_s, horizon_s)
+        wanted = max(bursts, steady, hour, latest)
         if not wanted:
             wanted, why = self._bounds.least, "no pod started lately"
+        elif wanted == bursts:
+            why = f"pods that start within {horizon_s:.0f} s of each other lately"
+        elif wanted == steady:
+            why = f"{60.0 * self._mean:.1f} starts a minute for {horizon_s:.0f} s"
+        elif wanted == hour:
+            why = "this time of the day on the days before"
+        else:
+            why = f"pods that started within the last {horizon_s:.0f} s"
         watched_s = now_s - (self._since_s if self._since_s is not None else now_s)
         if watched_s < LEARN_S and wanted < base.pre_allocate:
             wanted, why = base.pre_allocate, f"watched for {watched_s:.0f} s only: the configured mark stands"
@@ -130,7 +135,7 @@ class Forecast:
             bounded = min(bounded, base.max_allocate)
         if bounded != wanted:
             why = f"{wanted} by {why}, bounded to {bounded}"
-        return Estimate(replace(base, pre_allocate=bounded), why)
+        return Estimate(base if bounded == base.pre_allocate else replace(base, pre_allocate=bounded), why)
 
     def _advance(self, now_s: float) -> float:
         """Ages the rates to `now_s`; returns it, or the latest time known if that is later."""
@@ -144,6 +149,7 @@ class Forecast:
             self._last_s = now_s
         while self._recent and self._last_s - self._recent[0][0] > MEMORY_S:
             self._recent.popleft()
+            self._memo = None
         return self._last_s
 
     def _within(self, now_s: float, span_s: float) -> int:
@@ -154,23 +160,27 @@ class Forecast:
             total += count
         return total
 
-    def _groups(self, horizon_s: float) -> Iterator[tuple[float, int]]:
-        """Starts grouped: a group begins with a start and takes in those of the next `horizon_s`."""
+    def _bursts(self, now_s: float, horizon_s: float) -> int:
+        """The least mark with which no more than `MISS` of the pods would have waited.
+
+        Ages weigh against each other only, and those grow alike: without another start it stays the same.
+        """
+        if self._memo is None or self._memo[0] != horizon_s:
+            self._memo = (horizon_s, self._burst_mark(now_s, horizon_s))
+        return self._memo[1]
+
+    def _burst_mark(self, now_s: float, horizon_s: float) -> int:
+        # A group begins with a start and takes in those of the next `horizon_s`.
+        weights: dict[int, float] = {}
         begun_s, size = -math.inf, 0
         for at_s, count in self._recent:
             if at_s - begun_s > horizon_s:
                 if size:
-                    yield begun_s, size
+                    weights[size] = weights.get(size, 0.0) + 2.0 ** ((begun_s - now_s) / HALF_LIFE_S)
                 begun_s, size = at_s, 0
             size += count
         if size:
-            yield begun_s, size
-
-    def _bursts(self, now_s: float, horizon_s: float) -> int:
-        """The least mark with which no more than `MISS` of the pods would have waited."""
-        weights: dict[int, float] = {}
-        for at_s, size in self._groups(horizon_s):
-            weights[size] = weights.get(size, 0.0) + 2.0 ** (-(now_s - at_s) / HALF_LIFE_S)
+            weights[size] = weights.get(size, 0.0) + 2.0 ** ((begun_s - now_s) / HALF_LIFE_S)
         allowed = MISS * sum(size * weight for size, weight in weights.items())
         mark = max(weights, default=0)
         missed = above = 0.0

@@ -7,6 +7,7 @@ The map:
     pods.py         plimsoll pods list
     identities.py   plimsoll identities list
     ipam.py         plimsoll ipam pool list|show, status, resync, intents, explain
+    ipam_simulate.py   plimsoll ipam simulate
     queue.py        plimsoll queue dead-letters list|show|replay
     datapath.py     plimsoll datapath status|maps|endpoints|drops|addresses|devices|trace
     datapath_tables.py   its groups ct, nat, policy and prefilter

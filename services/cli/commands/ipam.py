@@ -1,4 +1,4 @@
-"""plimsoll ipam pool list|show, status, resync, intents, level show|set, explain"""
+"""plimsoll ipam pool list|show, status, resync, intents, level show|set, explain, simulate"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.commands.ipam_simulate import simulate
 from services.cli.complete import node_names
 from services.cli.options import ContextFile, IpamName, Json, Node, OneNode, group
 
@@ -18,6 +19,7 @@ pool_app = group("Pools of nodes.")
 app.add_typer(pool_app, name="pool", rich_help_panel=None)
 level_app = group("How much of its work an IPAM service does.")
 app.add_typer(level_app, name="level", rich_help_panel=None)
+app.command()(simulate)
 LEVELS = ("normal", "no-release", "no-mutation", "frozen")
 
 

@@ -16,10 +16,17 @@ ARGUMENTS = {
     "nodes show": ("node-1",),
     "ipam pool show": ("node-1",),
     "ipam explain": ("shop/web-1",),
+    "ipam simulate": ("work.toml",),
     "config check": ("registry", "--config", "bad.toml"),
     "pki show": ("--folder", "pki"),
     "datapath trace": ("shop/web", "shop/db:5432"),
 }
+WORKLOAD = """
+cloud = "aws"
+hours = 1
+group = [{ name = "g", type = "m5.large", pods = [{ standing = 1 }] }]
+subnet = [{ id = "s", cidr = "10.0.0.0/24" }]
+"""
 
 
 def promised() -> list[tuple[str, set[str]]]:
@@ -45,6 +52,7 @@ def test_the_keys_are_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text("lost_after_s = -1")
+    (tmp_path / "work.toml").write_text(WORKLOAD)
     plimsoll("pki", "init", "--folder", "pki")
     step = ipam_pb2.Step(number=1, operation="assign-addresses")
     site.ipam.intents = [ipam_pb2.Intent(id="i-1", node="node-1", steps=[step])]

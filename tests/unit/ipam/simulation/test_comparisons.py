@@ -1,0 +1,54 @@
+"""What the simulator says of marks that follow demand, beside fixed ones: where they help, and where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipam.simulation.engine import simulate
+from ipam.simulation.examples import EXAMPLES, example, example_variants
+from ipam.simulation.model import Result, Workload
+
+FIXED, DEMAND = example_variants()
+
+
+def small(name: str, nodes: int, hours: float) -> Workload:
+    work = example(name)
+    groups = tuple(replace(each, nodes=nodes, join_over_s=60.0) for each in work.groups)
+    return replace(work, groups=groups, duration_s=hours * 3600.0)
+
+
+def both(work: Workload) -> tuple[Result, Result]:
+    return simulate(work, FIXED), simulate(work, DEMAND)
+
+
+@pytest.mark.parametrize(("name", "nodes", "hours"), [("web", 12, 24.0), ("cron", 10, 16.0)])
+@pytest.mark.parametrize("seed", [1, 7])
+def test_fewer_idle_addresses_at_the_same_p99(name: str, nodes: int, hours: float, seed: int) -> None:
+    fixed, demand = both(replace(small(name, nodes, hours), seed=seed))
+    assert demand.pods == fixed.pods > 500
+    assert demand.time_to_address_s(0.99) <= fixed.time_to_address_s(0.99)
+    share = {"web": 0.5, "cron": 0.8}[name]
+    assert demand.idle_mean <= share * fixed.idle_mean
+
+
+def test_jobs_that_start_in_groups_hold_more_by_demand_and_make_fewer_calls() -> None:
+    """Groups larger than the fixed mark: there the mark was too low, and demand raises it."""
+    fixed, demand = both(small("batch", 6, 10.0))
+    assert demand.idle_mean > fixed.idle_mean
+    assert len(demand.waits_s) < len(fixed.waits_s)
+    assert demand.mutating_calls < fixed.mutating_calls
+
+
+def test_few_pods_cost_more_calls_by_demand() -> None:
+    """What is not held is fetched: it is addresses against calls."""
+    fixed, demand = both(small("web", 12, 24.0))
+    assert demand.mutating_calls > fixed.mutating_calls
+
+
+def test_every_example_can_be_read() -> None:
+    for name in EXAMPLES:
+        work = example(name)
+        assert work.name == name
+        assert work.measure_from_s < work.duration_s
