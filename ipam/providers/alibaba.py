@@ -12,6 +12,7 @@ account's budget. It is imported with the first call, which takes a second.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -192,16 +193,33 @@ class AlibabaProvider(Incapable):
             "ClientToken": _token(client_token),
         }
         answer = self._call(operation, subnet_id, prefixes=bool(prefix_count), **asked)
-        return _read(operation, answers.interface, answer, self._exclude)
+        made = _read(operation, answers.interface, answer, self._exclude)
+
+        def created() -> CloudInterface | None:
+            found = self._interface(made.id)
+            return None if found.status in answers.UNBORN else found
+
+        # Until it is there it cannot be attached, which then says so: nobody need know it here.
+        with contextlib.suppress(InProgress):
+            return made if made.status not in answers.UNBORN else self._until(operation, made.id, created)
+        return made
 
     def attach_interface(
         self, *, interface_id: str, instance_id: str, device_index: int, network_card: int
     ) -> CloudInterface:
         """ECS numbers no devices: `device_index` is what comes of the order of creation. Raises InProgress when the
-        interface is not there within `settle_s`: a later read shows it, with status "attaching" until it is."""
+        interface is not there within `settle_s`: a later read shows it, with status "attaching" until it is. So it does
+        for one that is on its way to this instance already, or that is still being created."""
         operation = "AttachNetworkInterface"
         asked: dict[str, Any] = {"InstanceId": instance_id, "NetworkInterfaceId": interface_id}
-        self._call(operation, **asked, NetworkCardIndex=network_card or None)
+        try:
+            self._call(operation, **asked, NetworkCardIndex=network_card or None)
+        except Conflict as refusal:
+            found = self._interface(interface_id)
+            if found.status in answers.UNBORN:
+                raise _in_progress(operation, interface_id) from refusal
+            if found.status != answers.ATTACHING or found.instance_id not in ("", instance_id):
+                raise
 
         def attached() -> CloudInterface | None:
             found = next((each for each in self._interfaces_of(instance_id) if each.id == interface_id), None)
@@ -302,13 +320,7 @@ class AlibabaProvider(Incapable):
             except (Gone, Throttled, Unavailable):
                 pass  # the read is at fault, not the call
             if time.monotonic() + pause_s > deadline:
-                raise InProgress(
-                    f"{operation}: {interface_id} is on its way",
-                    code="InProgress",
-                    operation=operation,
-                    remedy="read the instance again: the call has taken effect",
-                    retry_after_s=_IN_PROGRESS_S,
-                )
+                raise _in_progress(operation, interface_id)
             time.sleep(pause_s)
             pause_s *= 2
 
@@ -399,6 +411,16 @@ class AlibabaProvider(Incapable):
                     connect_timeout_s=self._connect_timeout_s, read_timeout_s=self._read_timeout_s,
                 )  # fmt: skip
             return self._made
+
+
+def _in_progress(operation: str, interface_id: str) -> InProgress:
+    return InProgress(
+        f"{operation}: {interface_id} is on its way",
+        code="InProgress",
+        operation=operation,
+        remedy="nothing: it is looked at again",
+        retry_after_s=_IN_PROGRESS_S,
+    )
 
 
 def _read(operation: str, read: Callable[..., T], *given: Any) -> T:

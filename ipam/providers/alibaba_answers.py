@@ -21,7 +21,8 @@ LIVE_STATES: Final = frozenset({"Pending", "Starting", "Running", "Stopping", "S
 EXCLUDED: Final = "excluded"
 # Trunk and member interfaces carry other people's pods.
 POD_KINDS: Final = frozenset({"Primary", "Secondary"})
-ATTACHED, DETACHING = "in-use", "detaching"
+ATTACHED, ATTACHING, DETACHING = "in-use", "attaching", "detaching"
+UNBORN: Final = frozenset({"creating", "pending"})
 _STATUS: Final = {"InUse": ATTACHED}
 _GATEWAY: Final = -3  # the first address of a vSwitch and the last three are the cloud's; the gateway is one of them
 

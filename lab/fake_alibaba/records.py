@@ -12,7 +12,7 @@ from lab.fake_alibaba.limits import InstanceType
 
 Tags = Mapping[str, str]
 
-AVAILABLE, ATTACHING, IN_USE, DETACHING = "Available", "Attaching", "InUse", "Detaching"
+CREATING, AVAILABLE, ATTACHING, IN_USE, DETACHING = "Creating", "Available", "Attaching", "InUse", "Detaching"
 PRIMARY, SECONDARY = "Primary", "Secondary"
 
 
@@ -51,7 +51,7 @@ class Interface:
     """`addresses` has the primary address first; `prefixes` are /28 in CIDR form.
 
     :ivar kind: Primary, Secondary, Trunk or Member.
-    :ivar status: Available, Attaching, InUse or Detaching.
+    :ivar status: Creating, Available, Attaching, InUse or Detaching.
     :ivar place: of the device in its instance, the same as long as it is attached; the API does not tell it.
     """
 

@@ -78,7 +78,8 @@ class Faults:
     :param throttle: buckets by class ("mutate", "read") or by the call's name.
     :param eventual_consistency_s: how far reads lag behind.
     :param eventual_consistency_on_writes: what was just created is not found by calls that change it, either.
-    :param attach_s: how long an interface stays in attaching; `detach_s` in detaching; `boot_s` an instance in pending.
+    :param attach_s: how long an interface stays in attaching; `detach_s` in detaching; `create_s` in creation, on a
+        cloud where that takes its time; `boot_s` an instance in pending.
     """
 
     latency_s: float = 0.0
@@ -90,6 +91,7 @@ class Faults:
     eventual_consistency_on_writes: bool = False
     attach_s: float = 0.0
     detach_s: float = 0.0
+    create_s: float = 0.0
     boot_s: float = 0.0
     fail: list[Failure] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from lab.fake_alibaba.actions import describe
 from lab.fake_alibaba.actions.registry import Answer, Parameters, action
@@ -13,7 +14,7 @@ from lab.fake_alibaba.cloud import Cloud, not_found
 from lab.fake_alibaba.errors import ApiError, missing
 from lab.fake_alibaba.pages import page
 from lab.fake_alibaba.parameters import flag, number, tags, text, texts
-from lab.fake_alibaba.records import AVAILABLE, IN_USE, PRIMARY, SECONDARY, Interface, VSwitch
+from lab.fake_alibaba.records import AVAILABLE, CREATING, IN_USE, PRIMARY, SECONDARY, Interface, VSwitch
 
 MOST_ADDRESSES_A_CALL = 10
 _MOST_GROUPS = 10
@@ -88,10 +89,11 @@ def create_network_interface(cloud: Cloud, parameters: Parameters) -> Answer:
     one, many = parameters.get("SecurityGroupId"), texts(parameters, "SecurityGroupIds")
     if one and many:
         raise ApiError("InvalidParameterCombination", "SecurityGroupId and SecurityGroupIds cannot be used together.")
-    interface = build(cloud, vswitch, [one] if one else many, parameters)
+    interface = replace(build(cloud, vswitch, [one] if one else many, parameters), status=CREATING)
     cloud.put_interface(interface)
+    cloud.later(cloud.faults.create_s, partial(cloud.arrive, interface.id, CREATING, AVAILABLE))
     cloud.tokens.remember("CreateNetworkInterface", parameters, (interface.id,))
-    return describe.interface(cloud, interface)
+    return describe.interface(cloud, cloud.interfaces.current[interface.id])
 
 
 @action("DescribeNetworkInterfaces")

@@ -6,6 +6,7 @@ exhaustion, no pages and no client tokens; what it does not do truthfully is ask
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -111,9 +112,11 @@ def ec2_provider(ec2_server: Running, aws_credentials: None) -> AwsProvider:
 @pytest.fixture(scope="session")
 def alibaba_credentials() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "test")
-        patch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "test")
-        patch.setenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "true")
+        # The SDK reads the environment when it is imported, and who imports it first is not known here.
+        auth = importlib.import_module("alibabacloud_credentials.utils.auth_util")
+        patch.setattr(auth, "environment_access_key_id", "test")
+        patch.setattr(auth, "environment_access_key_secret", "test")
+        patch.setattr(auth, "environment_ecs_metadata_disabled", "true")
         yield
 
 

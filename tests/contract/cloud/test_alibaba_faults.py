@@ -178,8 +178,10 @@ def test_a_slow_attachment_holds_nobody(alibaba: Running, alibaba_cloud: Site) -
     assert begun.value.retry_after_s
     on_its_way = hasty.instance(instance_id).interfaces[1]
     assert (on_its_way.id, on_its_way.status) == (interface_id, "attaching")
-    with pytest.raises(Conflict):  # it is begun, and not begun again
+    with pytest.raises(InProgress):  # it is begun, and not begun again
         attach(hasty, interface_id, instance_id)
+    with pytest.raises(Conflict):
+        attach(hasty, interface_id, alibaba_cloud.launch(TYPE))
     there = _until_attached(alibaba_cloud.provider, instance_id)
     with pytest.raises(InProgress):
         hasty.detach_interface(attachment_id=there.attachment_id, interface_id=interface_id)
@@ -196,6 +198,21 @@ def _until_attached(provider: CloudProvider, instance_id: str) -> CloudInterface
             return interface
         time.sleep(0.05)
     raise AssertionError("it was never attached")
+
+
+def test_an_interface_that_is_still_being_created_is_attached_later(alibaba: Running, alibaba_cloud: Site) -> None:
+    instance_id = alibaba_cloud.launch(TYPE)
+    alibaba.set_faults(create_s=0.3)
+    interface_id = create(alibaba_cloud)
+    attach(alibaba_cloud.provider, interface_id, instance_id)  # the creation was waited for
+    hasty = AlibabaProvider(ACCOUNT, REGION, endpoint_url=alibaba.url, settle_s=0.0)
+    slow = hasty.create_interface(
+        subnet_id=alibaba_cloud.subnet_id, security_group_ids=[alibaba_cloud.group_id], secondary_count=0, tags={},
+        description="", client_token="",
+    )  # fmt: skip
+    assert slow.status == "creating"
+    with pytest.raises(InProgress):
+        attach(hasty, slow.id, instance_id)
 
 
 def test_attachment_returns_when_attached_though_reads_lag_and_fail(alibaba: Running, alibaba_cloud: Site) -> None:

@@ -162,7 +162,7 @@ class AlibabaMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float, attach_s: float, lag_s: float) -> None:
         self.now += seconds
         self.cloud.faults.attach_s = self.cloud.faults.detach_s = attach_s
-        self.cloud.faults.boot_s = attach_s
+        self.cloud.faults.boot_s = self.cloud.faults.create_s = attach_s
         self.cloud.faults.eventual_consistency_s = lag_s
         self.cloud.settle()
 
@@ -186,7 +186,7 @@ class AlibabaMachine(RuleBasedStateMachine):
             reserved = {str(network[number]) for number in (0, -3, -2, -1)}
             assert all(ipaddress.ip_address(each) in network for each in (*interface.addresses, *blocks))
             assert not reserved & {*interface.addresses, *blocks}
-            assert bool(interface.instance_id) == (interface.status != "Available")
+            assert bool(interface.instance_id) == (interface.status not in ("Creating", "Available"))
         assert all(count == 1 for count in owners.values()), owners.most_common(3)
         for vswitch in self.cloud.vswitches.current.values():
             size = ipaddress.ip_network(vswitch.cidr).num_addresses
