@@ -216,6 +216,7 @@ class SimulatedCloud:
         addresses, blocks = self._taken.pop(work)
         port.addresses.update(dict.fromkeys(addresses))
         port.prefixes += blocks
+        port.changed()
         inside = [address for block in blocks for address in members(block)]
         work.brought.append((port, [*(lent or []), *addresses, *inside]))
 
@@ -226,6 +227,7 @@ class SimulatedCloud:
             mine = [each for each in addresses if port.addresses.pop(each, 0) is None]
             whole = [each for each in blocks if each in port.prefixes]
             port.prefixes = [each for each in port.prefixes if each not in whole]
+            port.changed()
             space.give_back(mine, whole)
         node.fenced = [each for each in node.fenced if each not in gone]
         node.releasing = len(node.fenced)

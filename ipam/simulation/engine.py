@@ -231,8 +231,10 @@ class Simulation:
         node.cooling.append((now + self.variant.cooldown_s, address))
         if self._demand:
             self._wishes.hear(node.pool, ONE, NOTHING)
-        # Until it has cooled it counts as used, so nothing is due before.
-        self._look(node, now + self.variant.cooldown_s)
+        # Until it has cooled it counts as used, so nothing is due before; and nothing then if all is wanted free.
+        wish = node.pool.wish
+        if wish is None or node.line or node.held - len(node.leases) > wish.marks.pre_allocate:
+            self._look(node, now + self.variant.cooldown_s)
 
     def _serve(self, node: Node) -> None:
         """Those who wait have what is free, the first first."""

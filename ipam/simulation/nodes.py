@@ -29,9 +29,19 @@ class Port:
     primary: str
     addresses: dict[str, None] = field(default_factory=dict)
     prefixes: list[str] = field(default_factory=list)
+    _known: CloudInterface | None = None
+
+    def changed(self) -> None:
+        """Addresses or prefixes have."""
+        self._known = None
 
     def told(self, instance_id: str, zone: str) -> CloudInterface:
         """As the cloud tells it."""
+        if self._known is None:
+            self._known = self._told(instance_id, zone)
+        return self._known
+
+    def _told(self, instance_id: str, zone: str) -> CloudInterface:
         return CloudInterface(
             self.id, "", self.subnet_id, VPC, zone, self.primary, tuple(self.addresses), instance_id, self.id,
             self.index, self.card, prefixes=tuple(self.prefixes),
