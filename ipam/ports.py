@@ -41,6 +41,7 @@ class Capabilities:
     :ivar assign_tokens: `client_token` makes `assign_addresses` and `assign_prefixes` idempotent.
     :ivar changes_interfaces: security groups and tags of a live interface can be set.
     :ivar public_addresses: static public addresses can be listed and associated.
+    :ivar ids_ignore_case: ids may be written in any case; the provider tells them in lower case.
     """
 
     creates_interfaces: bool
@@ -55,6 +56,7 @@ class Capabilities:
     assign_tokens: bool = False
     changes_interfaces: bool = False
     public_addresses: bool = False
+    ids_ignore_case: bool = False
 
     @property
     def prefix_size(self) -> int:

@@ -27,7 +27,7 @@ class Repair:
         self.refused: list[str] = []
 
     def run(self, instance: Instance, found: Sequence[Drift]) -> Instance:
-        """The instance as it is afterwards. Raises InProgress, Throttled, Unavailable, Denied: whoever called tries again."""
+        """The instance as it is afterwards. Raises InProgress, Throttled, Unavailable, Denied: it is tried again."""
         number = self._calls.next_number
         steps = [
             Step(number + place, each.operation, each.interface_id, each.arguments) for place, each in enumerate(found)

@@ -41,7 +41,7 @@ from ipam.pools import Pool
 from ipam.ports import Capabilities, Clock, PoolStore, Queue
 from ipam.resync import Resync
 from ipam.review import Reviewer
-from ipam.validation import validate
+from ipam.validation import in_lower_case, validate
 
 LEADER_TTL_S = 15.0
 QUEUE_AWAY_S = 1.0
@@ -182,6 +182,8 @@ class PoolService:
         """
         term = self._leading()
         validate(spec)
+        if self.capabilities.ids_ignore_case:
+            spec = in_lower_case(spec)
         other = term.fleet.pool_of(spec.instance_id)
         if other is not None and other.spec.name != spec.name:
             if other.connected:

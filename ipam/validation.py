@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ipam.errors import InvalidInput
 from ipam.model import NodeSpec
+
+
+def in_lower_case(spec: NodeSpec) -> NodeSpec:
+    """The same with ids as a provider tells them that ignores their case."""
+    return replace(
+        spec, instance_id=spec.instance_id.lower(), subnet_ids=tuple(map(str.lower, spec.subnet_ids)),
+        security_group_ids=tuple(map(str.lower, spec.security_group_ids)),
+    )  # fmt: skip
 
 
 def validate(spec: NodeSpec) -> None:

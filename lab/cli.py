@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import typer
 
+from lab.clouds import CLOUDS, Choice
 from lab.options import LabOptions
 from lab.state import DEFAULT_NAME, DEFAULT_ROOT, LabError, check_name
 
@@ -40,8 +41,11 @@ def run(
     pods: Annotated[int, typer.Option(min=0, max=2000, help="Pods, spread over the nodes.")] = _DEFAULTS.pods,
     once: Annotated[bool, typer.Option("--once", help="Run, check, print a summary and end.")] = False,
     name: Name = DEFAULT_NAME,
+    cloud: Annotated[
+        Choice, typer.Option(help="Whose fake the nodes are of; all: three accounts side by side under one registry.")
+    ] = "aws",
     instance_type: Annotated[
-        str, typer.Option(help="EC2 instance type of the nodes; m5.large if it is not given.")
+        str, typer.Option(help="Instance type of the nodes, if they are of one cloud; a small one if it is not given.")
     ] = "",
     pre_allocate: Annotated[int, typer.Option(min=0, help="Free addresses a node keeps.")] = _DEFAULTS.pre_allocate,
     min_allocate: Annotated[int, typer.Option(min=0, help="Addresses a node holds at least.")] = 0,
@@ -73,12 +77,17 @@ def run(
 
     if 0 < max_allocate < min_allocate:
         raise typer.BadParameter(f"{max_allocate} is below --min-allocate {min_allocate}", param_hint="--max-allocate")
+    if cloud == "all" and instance_type:
+        raise typer.BadParameter("each cloud has types of its own", param_hint="--instance-type")
+    if cloud == "all" and nodes < len(CLOUDS):
+        raise typer.BadParameter(f"{nodes} are too few for {len(CLOUDS)} clouds", param_hint="--nodes")
     if masquerade and datapath == "kernel":
         raise typer.BadParameter("plain routing does not masquerade", param_hint="--masquerade")
     options = LabOptions(
         name=name,
         nodes=nodes,
         pods=pods,
+        cloud=cloud,
         instance_type=instance_type,
         pre_allocate=pre_allocate,
         min_allocate=min_allocate,
@@ -139,18 +148,35 @@ def list_labs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
             typer.echo(f"{name:<24} running as process {held.pid} for {minutes:.0f} min")
 
 
-@app.command(
-    name="fake-ec2",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    short_help="Serve the fake EC2 by itself.",
-)
+_FAKE: Final[dict[str, Any]] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
+
+
+@app.command(name="fake-ec2", short_help="Serve the fake EC2 by itself.", **_FAKE)
 def fake_ec2(context: typer.Context) -> None:
     """Becomes `python -m lab.fake_ec2` with the words given."""
+    _become("lab.fake_ec2", context.args)
+
+
+@app.command(name="fake-azure", short_help="Serve the fake Azure Resource Manager by itself.", **_FAKE)
+def fake_azure(context: typer.Context) -> None:
+    """Becomes `python -m lab.fake_azure` with the words given."""
+    _become("lab.fake_azure", context.args)
+
+
+@app.command(name="fake-alibaba", short_help="Serve the fake Alibaba Cloud by itself.", **_FAKE)
+def fake_alibaba(context: typer.Context) -> None:
+    """Becomes `python -m lab.fake_alibaba` with the words given."""
+    _become("lab.fake_alibaba", context.args)
+
+
+def _become(module: str, words: list[str]) -> NoReturn:
     import os
     import sys
 
-    os.execv(sys.executable, [sys.executable, "-m", "lab.fake_ec2", *context.args])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", module, *words])  # noqa: S606
 
 
 def read_settings(words: list[str]) -> dict[str, dict[str, object]]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-CloudName = Literal["aws", "alibaba"]
-Choice = Literal["aws", "alibaba", "all"]
+CloudName = Literal["aws", "azure", "alibaba"]
+Choice = Literal["aws", "azure", "alibaba", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,21 @@ AWS: Final = CloudKind(
     instance_type="m5.large",
     environment={"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"},
 )
+AZURE: Final = CloudKind(
+    name="azure",
+    fake="fake-azure",
+    fake_module="lab.fake_azure",
+    port=8774,
+    ipam_port=7212,
+    account="00000000-1111-2222-3333-444444444444",
+    region="westeurope",
+    vpc_cidr="10.1.0.0/16",
+    instance_type="Standard_D4s_v5",
+    network_arguments=(
+        "--network-cidr", "10.1.0.0/16", "--subnet", "nodes=10.1.0.0/20", "--settle-s", "2",
+        "--kinds", "single,uniform,flexible",
+    ),
+)  # fmt: skip
 ALIBABA: Final = CloudKind(
     name="alibaba",
     fake="fake-alibaba",
@@ -80,7 +95,7 @@ ALIBABA: Final = CloudKind(
         "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
     },
 )  # fmt: skip
-CLOUDS: Final[Mapping[CloudName, CloudKind]] = {"aws": AWS, "alibaba": ALIBABA}
+CLOUDS: Final[Mapping[CloudName, CloudKind]] = {"aws": AWS, "azure": AZURE, "alibaba": ALIBABA}
 
 
 def chosen(choice: Choice) -> tuple[CloudKind, ...]:

@@ -6,12 +6,23 @@ plugged into an instance; `difference` says which ports and routes to take away 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 FIRST_DEVICE_NUMBER: Final = 5
+# Longer ones first: some begin others.
+_SIGNS: Final = (
+    ("/providers/microsoft.network/networkinterfaces/", "~n"),
+    ("/providers/microsoft.compute/virtualmachinescalesets/", "~s"),
+    ("/providers/microsoft.compute/virtualmachines/", "~v"),
+    ("/networkinterfaces/", "~i"),
+    ("/virtualmachines/", "~m"),
+    ("/resourcegroups/", "~g"),
+    ("/subscriptions/", "~a"),
+)
 _FIRST: Final = "-"  # in a label: the next hop is the subnet's first address
 
 
@@ -38,7 +49,8 @@ class Port:
     @property
     def router_device(self) -> str:
         """Name of the router's end. The kernel takes 15 characters; the tail of an id is its random part."""
-        return "p" + self.id.removeprefix("eni-")[-14:]
+        tail = self.id.removeprefix("eni-")[-14:]
+        return "p" + (hashlib.sha256(self.id.encode()).hexdigest()[:14] if "/" in self.id else tail)
 
     @property
     def gateway(self) -> str:
@@ -59,8 +71,22 @@ class Port:
     @property
     def label(self) -> str:
         """All but the addresses: what cannot change while the device stays. The router's end carries it as alias."""
-        fields = (self.id, self.mac, self.instance_id, self.device_index, self.subnet_cidr, self.vpc_cidr)
+        fields = (short(self.id), self.mac, short(self.instance_id), self.device_index, self.subnet_cidr, self.vpc_cidr)
         return " ".join(map(str, (*fields, self.primary_address, self.next_hop or _FIRST)))
+
+
+def short(resource_id: str) -> str:
+    """An id as a label has it: an alias takes 255 characters, and Azure's ids are long."""
+    for words, sign in _SIGNS:
+        resource_id = resource_id.replace(words, sign)
+    return resource_id
+
+
+def long(text: str) -> str:
+    """The id that was shortened."""
+    for words, sign in _SIGNS:
+        text = text.replace(sign, words)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +137,8 @@ def read_state(document: Mapping[str, Any]) -> CloudState:
 
 def read_label(label: str, addresses: frozenset[str]) -> Port:
     """The port whose `label` it is, delivering `addresses`."""
-    identity, mac, instance_id, device_index, subnet_cidr, vpc_cidr, primary_address, hop = label.split()
+    short_id, mac, short_instance, device_index, subnet_cidr, vpc_cidr, primary_address, hop = label.split()
+    identity, instance_id = long(short_id), long(short_instance)
     hop = "" if hop == _FIRST else hop
     return Port(identity, mac, instance_id, int(device_index), subnet_cidr, vpc_cidr, primary_address, addresses, hop)
 

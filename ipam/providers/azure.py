@@ -62,6 +62,7 @@ class AzureProvider(Incapable):
         delete_on_termination=False,
         assign_tokens=True,
         public_addresses=True,
+        ids_ignore_case=True,
     )
 
     def __init__(

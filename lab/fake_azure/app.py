@@ -209,9 +209,13 @@ def _operation(cloud: Cloud, asked: Asked) -> Answer:
 
 
 class Server(base.Server[Cloud]):
-    """A fake ARM over HTTP."""
+    """A fake ARM over HTTP.
+
+    :ivar kinds: of machines that are launched in turn, where no kind is asked for.
+    """
 
     launch_fields = base.LAUNCH_FIELDS | {"kind", "zone", "interfaces"}
+    kinds: tuple[str, ...] = ("single",)
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [web.route("*", "/subscriptions/{path:.*}", self.serve)]
@@ -230,7 +234,7 @@ class Server(base.Server[Cloud]):
         machine = machines.launch(
             self.cloud,
             asked.get("type") or "Standard_D4s_v5",
-            kind=asked.get("kind", "single"),
+            kind=asked.get("kind") or self.kinds[len(self.cloud.machines.current) % len(self.kinds)],
             subnet_id=asked.get("subnet_id", ""),
             private_address=asked.get("private_address", ""),
             group_ids=asked.get("security_group_ids", ()),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lab.fake_azure.app import Server
 from lab.fake_azure.cloud import Cloud
+from lab.fake_azure.machines import KINDS
 from lab.fake_azure.records import PublicPrefix, SecurityGroup, SubnetRecord, VirtualNetwork
 from lab.fake_cloud.seed import BadSeed
 
@@ -30,9 +31,10 @@ class Seed(BaseModel):
     public_prefixes: dict[str, str] = {}
 
 
-def make_cloud(seed: Seed, chance: int | None = None) -> Cloud:
-    """Raises BadSeed."""
+def make_cloud(seed: Seed, chance: int | None = None, settle_s: float = 0.0) -> Cloud:
+    """A cloud with the seed's network, whose writes take `settle_s`. Raises BadSeed."""
     cloud = Cloud(account=seed.subscription, region=seed.location, seed=chance)
+    cloud.faults.attach_s = cloud.faults.detach_s = settle_s
     network_id = cloud.resource_id("Microsoft.Network", "virtualNetworks", "lab")
     try:
         whole = ipaddress.IPv4Network(seed.network_cidr)
@@ -52,6 +54,15 @@ def make_cloud(seed: Seed, chance: int | None = None) -> Cloud:
     return cloud
 
 
-def make_server(seed: Seed, chance: int | None = None) -> Server:
+def make_server(seed: Seed, chance: int | None = None, settle_s: float = 0.0) -> Server:
     """Raises BadSeed."""
-    return Server(partial(make_cloud, seed, chance))
+    return Server(partial(make_cloud, seed, chance, settle_s))
+
+
+def read_kinds(text: str) -> tuple[str, ...]:
+    """Kinds of machines, as "single,uniform". Raises BadSeed."""
+    kinds = tuple(each.strip() for each in text.split(","))
+    for each in kinds:
+        if each not in KINDS:
+            raise BadSeed(f"--kinds {text}: must be some of {', '.join(KINDS)}, separated by commas")
+    return kinds

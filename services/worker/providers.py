@@ -23,7 +23,7 @@ def _alibaba(settings: Settings, observe: OperationObserver) -> CloudProvider:
         observe=observe,
         cluster=settings.cluster,
         exclude=settings.exclude_interface_tags,
-        scope=Scope(**settings.scope.model_dump()),
+        scope=Scope(**settings.scope.of_vpcs()),
         connections=settings.threads,
     )
 
@@ -39,12 +39,28 @@ def _aws(settings: Settings, observe: OperationObserver) -> CloudProvider:
         observe=observe,
         cluster=settings.cluster,
         exclude=settings.exclude_interface_tags,
-        scope=Scope(**settings.scope.model_dump()),
+        scope=Scope(**settings.scope.of_vpcs()),
         connections=settings.threads,
+    )
+
+
+def _azure(settings: Settings, observe: OperationObserver) -> CloudProvider:
+    from ipam.providers.azure import AzureProvider, Scope
+
+    scope = settings.scope
+    return AzureProvider(
+        settings.account,
+        settings.region,
+        endpoint_url=settings.endpoint_url or None,
+        observe=observe,
+        cluster=settings.cluster,
+        exclude=settings.exclude_interface_tags,
+        scope=Scope(scope.resource_groups, scope.vpc_ids, scope.instance_tags, scope.security_group_tags),
     )
 
 
 _PROVIDERS: Final[Mapping[str, Callable[[Settings, OperationObserver], CloudProvider]]] = {
     "alibaba": _alibaba,
     "aws": _aws,
+    "azure": _azure,
 }

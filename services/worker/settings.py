@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -12,14 +13,25 @@ from pydantic_settings import SettingsConfigDict
 from services.ipam.settings import RedisUrl, Tags, check_redis_url
 from services.ipam_alibaba import settings as alibaba
 from services.ipam_aws import settings as aws
+from services.ipam_azure import settings as azure
 from services.runtime.settings import ServiceSettings
 from services.worker.buckets import BudgetLimits, Rate
 
-Cloud = Literal["alibaba", "aws"]
+Cloud = Literal["alibaba", "aws", "azure"]
 # How each cloud names accounts and regions.
 PLACES: Final[Mapping[str, Mapping[str, Callable[[str], str]]]] = {
     "alibaba": {"account": alibaba.check_account, "region": alibaba.check_region},
     "aws": {"account": aws.check_account, "region": aws.check_region},
+    "azure": {"account": azure.check_account, "region": azure.check_region},
+}
+# What ids of networks look like, and an example.
+SCOPES: Final[Mapping[str, tuple[str, str]]] = {
+    "alibaba": ("vpc-bp15zckdt37pq72zvwvv2", r"vpc-[0-9a-z]{8,32}"),
+    "aws": ("vpc-0123456789abcdef0", r"vpc-[0-9a-z]+"),
+    "azure": (
+        "/subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Network/virtualNetworks/NAME",
+        r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Network/virtualNetworks/[^/]+",
+    ),
 }
 CallsPerS = Annotated[float, Field(gt=0, le=10_000)]
 Burst = Annotated[float, Field(ge=1, le=10_000)]
@@ -65,11 +77,16 @@ class ScopeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    vpc_ids: aws.VpcIds = Field(default=(), description="networks")
+    vpc_ids: tuple[str, ...] = Field(default=(), description="networks by their ids, of Azure by their whole ids")
+    resource_groups: tuple[str, ...] = Field(default=(), description="Azure only: groups of machines and interfaces")
     vpc_cidrs: tuple[str, ...] = Field(default=(), description="networks by their CIDR, such as 10.0.0.0/16")
     instance_tags: Tags = Field(default_factory=dict, description="instances with all of these tags; * and ? may stand")
     subnet_tags: Tags = Field(default_factory=dict, description="subnets with all of these tags")
     security_group_tags: Tags = Field(default_factory=dict, description="security groups with all of these tags")
+
+    def of_vpcs(self) -> dict[str, Any]:
+        """For clouds without resource groups."""
+        return self.model_dump(exclude={"resource_groups"})
 
     @field_validator("vpc_cidrs")
     @classmethod
@@ -111,6 +128,20 @@ class Settings(ServiceSettings):
     def _of_cloud(cls, value: str, info: ValidationInfo) -> str:
         checks = PLACES.get(info.data.get("cloud", ""), {})
         return checks[str(info.field_name)](value) if checks else value
+
+    @model_validator(mode="after")
+    def _scope_of_cloud(self) -> Self:
+        example, pattern = SCOPES[self.cloud]
+        for each in self.scope.vpc_ids:
+            if not re.fullmatch(pattern, each, re.IGNORECASE):
+                raise ValueError(f"scope.vpc_ids: {each!r} is no network of {self.cloud}; it looks like {example}")
+        if self.cloud == "azure":
+            unknown = [name for name in ("vpc_cidrs", "subnet_tags") if getattr(self.scope, name)]
+        else:
+            unknown = ["resource_groups"] if self.scope.resource_groups else []
+        if unknown:
+            raise ValueError(f"scope.{unknown[0]}: there is no such thing on {self.cloud}; leave it out")
+        return self
 
     @field_validator("endpoint_url")
     @classmethod

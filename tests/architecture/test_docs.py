@@ -166,6 +166,42 @@ def test_the_policy_allows_what_the_provider_calls_and_no_more(project_root: Pat
     assert allowed == {f"ec2:{call}" for call in called} | {"ec2:CreateTags"}
 
 
+# What each call of the Azure provider needs; join/action comes with what a written resource refers to.
+_OF_A_SET = "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/networkInterfaces/read"
+AZURE = {
+    "NetworkInterfaces.Get": "Microsoft.Network/networkInterfaces/read",
+    "NetworkInterfaces.List": "Microsoft.Network/networkInterfaces/read",
+    "NetworkInterfaces.Put": "Microsoft.Network/networkInterfaces/write",
+    "NetworkSecurityGroups.List": "Microsoft.Network/networkSecurityGroups/read",
+    "Operations.Get": "Microsoft.Network/locations/operations/read",
+    "PublicIPAddresses.List": "Microsoft.Network/publicIPAddresses/read",
+    "PublicIPAddresses.Put": "Microsoft.Network/publicIPAddresses/write",
+    "PublicIPPrefixes.List": "Microsoft.Network/publicIPPrefixes/read",
+    "ResourceSkus.List": "Microsoft.Compute/skus/read",
+    "ScaleSetInterfaces.Get": _OF_A_SET,
+    "ScaleSetInterfaces.List": "Microsoft.Compute/virtualMachineScaleSets/networkInterfaces/read",
+    "ScaleSetMachineInterfaces.List": _OF_A_SET,
+    "ScaleSetMachines.Get": "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
+    "ScaleSetMachines.List": "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
+    "ScaleSetMachines.Put": "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/write",
+    "ScaleSets.List": "Microsoft.Compute/virtualMachineScaleSets/read",
+    "VirtualMachines.Get": "Microsoft.Compute/virtualMachines/read",
+    "VirtualMachines.List": "Microsoft.Compute/virtualMachines/read",
+    "VirtualNetworks.List": "Microsoft.Network/virtualNetworks/read",
+    "VirtualNetworks.Usages": "Microsoft.Network/virtualNetworks/usages/read",
+}
+
+
+def test_the_role_of_azure_too(project_root: Path, project_pages: Pages) -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```", project_pages["docs/ipam-azure.md"], re.MULTILINE | re.DOTALL)
+    (role,) = (found for block in blocks if "Actions" in (found := json.loads(block)))
+    source = (project_root / "ipam" / "providers" / "azure_client.py").read_text()
+    called = set(re.findall(r'"([A-Za-z]+\.(?:Get|List|Put|Usages))"', source))
+    assert called == AZURE.keys()
+    allowed = {action for action in role["Actions"] if not action.endswith("/join/action")}
+    assert allowed == set(AZURE.values())
+
+
 def test_the_policy_of_alibaba_cloud_too(project_root: Path, project_pages: Pages) -> None:
     blocks = re.findall(r"^```json\n(.*?)^```", project_pages["docs/ipam-alibaba.md"], re.MULTILINE | re.DOTALL)
     (policy,) = (found for block in blocks if "Statement" in (found := json.loads(block)))

@@ -101,3 +101,26 @@ def test_the_difference_leads_from_any_state_to_any_other(
     assert plugged.keys() == wanted.keys()
     assert routes == {address: port.id for port in wanted.values() for address in port.addresses}
     assert not difference(wanted, wanted)
+
+
+ACCOUNT = "/subscriptions/00000000-1111-2222-3333-444444444444/resourcegroups/lab/providers"
+SET = f"{ACCOUNT}/microsoft.compute/virtualmachinescalesets/vmss-uniform/virtualmachines/100"
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "interface_id"),
+    [
+        (
+            f"{ACCOUNT}/microsoft.compute/virtualmachines/vm-100",
+            f"{ACCOUNT}/microsoft.network/networkinterfaces/vm-100-0",
+        ),
+        (SET, f"{SET}/networkinterfaces/nic-0"),
+    ],
+)
+def test_azures_long_ids_fit_into_an_alias_and_come_back(instance_id: str, interface_id: str) -> None:
+    rows = [row(id=interface_id, instance_id=instance_id)]
+    port = read_state({"revision": 1, "interfaces": rows}).ports[interface_id]
+    assert len(port.label) < 256
+    assert len(port.router_device) <= 15
+    assert "/" not in port.router_device
+    assert read_label(port.label, port.addresses) == port
