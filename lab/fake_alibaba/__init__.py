@@ -2,6 +2,7 @@
 
 __main__.py, command.py, launch.py   the ways in: module, command, and what both start
 app.py, parameters.py   HTTP: the RPC protocol at /, its parameters unflattened
+metadata.py             HTTP: instance metadata at /latest
 state.py                the state that the admin endpoint tells
 actions/                what each call does, one file per kind of resource
 cloud.py, errors.py     the state: records that are replaced, never changed; what the cloud says of what it refuses

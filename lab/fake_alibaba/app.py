@@ -1,4 +1,7 @@
-"""The RPC protocol of ECS and VPC at /: the call's name in a header, its parameters in the query, answers in JSON."""
+"""The RPC protocol of ECS and VPC at /: the call's name in a header, its parameters in the query, answers in JSON.
+
+Instance metadata stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from lab.fake_alibaba.actions import ACTIONS
 from lab.fake_alibaba.actions.registry import Action
 from lab.fake_alibaba.cloud import Cloud
 from lab.fake_alibaba.errors import ApiError
+from lab.fake_alibaba.metadata import Metadata
 from lab.fake_alibaba.parameters import unflatten
 from lab.fake_cloud import server as base
 from lab.fake_cloud.faults import MALFORMED
@@ -28,7 +32,8 @@ class Server(base.Server[Cloud]):
     """A fake Alibaba Cloud over HTTP."""
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        return [web.post("/", self.rpc), web.get("/", self.rpc)]
+        own: list[web.AbstractRouteDef] = [web.post("/", self.rpc), web.get("/", self.rpc)]
+        return own + Metadata(lambda: self.cloud).routes()
 
     def throttled(self) -> ApiError:
         return ApiError("Throttling.User", "Request was denied due to user flow control.")
