@@ -12,7 +12,7 @@ from tests.bench.packet import build
 
 _PORT = 8100  # among those that node.py allows
 # Before whatever else the machine does: it would hit one way of the packets and spare another.
-_FIRST = ("nice", "-n", "-20")
+_FIRST = ("chrt", "--fifo", "1")
 
 
 def gbit_per_s(server: str, client: str, address: str, seconds: float) -> float:
