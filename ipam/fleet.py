@@ -37,6 +37,7 @@ class OpenIntent:
     """An intent with its times on the monotonic clock, which no jump of the wall clock disturbs.
 
     :ivar opened_at: by this replica; without end in the past if another one did.
+    :ivar urgent: pods wait for what it brings.
     """
 
     intent: Intent
@@ -46,6 +47,7 @@ class OpenIntent:
     enqueued_at: float = -math.inf
     sweeps: int = 0
     opened_at: float = -math.inf
+    urgent: bool = False
 
     def leased(self, monotonic: float) -> bool:
         return bool(self.intent.holder) and monotonic < self.lease_until

@@ -104,6 +104,8 @@ class Reviewer:
             self._fleet.close_intent(opened.intent.id)
             opened = None
         if opened is not None:
+            if counts.pending and opened.intent.kind is IntentKind.ALLOCATE:
+                self._hurry(opened, now)
             return
         if wanted and self._may(pool, IntentKind.ALLOCATE, now):
             self.open(IntentKind.ALLOCATE, pool, want=wanted, urgent=counts.pending > 0 or pool.instance is None)
@@ -175,8 +177,15 @@ class Reviewer:
         opened = self._fleet.intents[intent.id]
         now = self._clock.monotonic()
         opened.enqueued_at = max(now, opened.ready_at)
-        priority = URGENT if urgent else PRIORITIES[intent.kind]
+        opened.urgent = opened.urgent or urgent
+        priority = URGENT if opened.urgent else PRIORITIES[intent.kind]
         self.outbox.append(Parcel(intent.id, max(opened.ready_at - now, 0.0), priority, copy_context()))
+
+    def _hurry(self, opened: OpenIntent, now: float) -> None:
+        """Pods have come to wait since it was enqueued: a copy overtakes what nobody waits for. The other comes to
+        nothing, as those of the sweep do."""
+        if not opened.urgent and not opened.leased(now):
+            self.enqueue(opened.intent, urgent=True)
 
     def open_single(self, kind: IntentKind, addresses: tuple[str, ...] = ()) -> str:
         """An intent of the whole account, unless one of its kind is open; returns its id."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from ipam.model import IntentKind, Operation
 from ipam.plan import PlannedAssign, PlannedCreate
+from ipam.review import URGENT
 from ipam.simulation.model import CallRate
 from ipam.simulation.nodes import Node, Port
 
@@ -38,7 +39,7 @@ class Work:
     """An intent on its way.
 
     :ivar goal: addresses that the node shall have.
-    :ivar waiting: no worker has it yet.
+    :ivar waiting: no worker has it yet; `ready`: it is in the queue, or was.
     :ivar brought: addresses by interface that the node is told of in the end.
     :ivar made: the interface that is being made.
     """
@@ -49,6 +50,7 @@ class Work:
     opened_at: float
     goal: int = 0
     waiting: bool = True
+    ready: bool = False
     cancelled: bool = False
     begun: bool = False
     attempts: int = 0
@@ -112,7 +114,7 @@ class Account:
 
     def __init__(
         self, schedule: Schedule, performer: Performer, *, budget: CallRate, throttle: CallRate, workers: int,
-        seconds: Callable[[Operation], float],
+        fifo: bool, seconds: Callable[[Operation], float],
     ) -> None:  # fmt: skip
         self.calls: Counter[str] = Counter()
         self.throttled = 0
@@ -122,6 +124,7 @@ class Account:
         self._budget = Bucket(budget)
         self._throttle = Bucket(throttle)
         self._idle = workers
+        self._fifo = fifo
         self._seconds = seconds
         self._queue: list[tuple[int, int, Work]] = []
         self._line: list[tuple[bool, int, Work]] = []
@@ -131,18 +134,26 @@ class Account:
         self._grown_at = 0.0
 
     def enqueue(self, work: Work, delay_s: float) -> None:
-        work.waiting = True
+        work.waiting, work.ready = True, False
         self._schedule.at(self._schedule.now + delay_s, self._ready, work)
 
     def _ready(self, work: Work) -> None:
+        work.ready = True
         self._serial += 1
-        heapq.heappush(self._queue, (work.priority, self._serial, work))
+        heapq.heappush(self._queue, (0 if self._fifo else work.priority, self._serial, work))
         self._dispatch()
+
+    def hurry(self, work: Work) -> None:
+        """Pods have come to wait for what no worker has taken yet: a copy overtakes."""
+        if work.waiting and work.priority != URGENT:
+            work.priority = URGENT
+            if work.ready:
+                self._ready(work)
 
     def _dispatch(self) -> None:
         while self._idle and self._queue:
             work = heapq.heappop(self._queue)[2]
-            if work.cancelled:
+            if work.cancelled or not work.waiting:  # a copy of what was hurried
                 continue
             self._idle -= 1
             work.waiting = False
@@ -156,7 +167,7 @@ class Account:
     def acquire(self, work: Work) -> None:
         """The work's next call takes its place in the line."""
         self._serial += 1
-        heapq.heappush(self._line, (not work.begun, self._serial, work))
+        heapq.heappush(self._line, (not (work.begun or self._fifo), self._serial, work))
         self._pump()
 
     def _pump(self, _: object = None) -> None:

@@ -36,6 +36,7 @@ class SimulatedCloud:
     """Performs intents. `account` is set once that exists, since each needs the other.
 
     :param ended: is told of each attempt that a worker has done with.
+    :param want: addresses that a node should ask for now.
     :param retry: of each that the cloud throttled.
     """
 
@@ -43,13 +44,14 @@ class SimulatedCloud:
 
     def __init__(
         self, rules: CloudRules, variant: Variant, spaces: Mapping[str, Space], schedule: Schedule,
-        ended: Callable[[Ended], None], retry: Callable[[Work], None],
+        ended: Callable[[Ended], None], retry: Callable[[Work], None], want: Callable[[Node], int],
     ) -> None:  # fmt: skip
         self._rules = rules
         self._spaces = spaces
         self._schedule = schedule
         self._ended = ended
         self._retry = retry
+        self._want = want
         self._can = call_limits(rules.capabilities)
         self._protects = variant.config.delete_on_termination and rules.capabilities.delete_on_termination
         self._block_s = variant.config.block_s
@@ -63,7 +65,14 @@ class SimulatedCloud:
         if work.calls:  # what a throttled attempt left
             self.account.acquire(work)
         elif work.kind is IntentKind.ALLOCATE:
-            self._plan(work)
+            # As it makes sense now: what was missing when it was opened may be more by now, or nothing.
+            want = self._want(work.node)
+            work.goal = work.node.held + want
+            if want:
+                self._plan(work)
+            else:
+                work.cancelled = True
+                self._finish(work)
         else:
             self._release(work)
 

@@ -63,9 +63,10 @@ class Simulation:
         block = rules.capabilities.prefix_size if rules.capabilities.prefixes else 0
         named = workload.subnets or ample(workload.groups)
         self.spaces = {each.id: Space(each, reserved=rules.reserved, block=block) for each in named}
-        self._cloud = SimulatedCloud(rules, variant, self.spaces, self.time, self._ended, self._throttled)
+        self._cloud = SimulatedCloud(rules, variant, self.spaces, self.time, self._ended, self._throttled, self._want)
         self.account = self._cloud.account = Account(
             self.time, self._cloud, budget=variant.budget, throttle=rules.throttle, workers=variant.workers,
+            fifo=variant.fifo,
             seconds=rules.seconds_of,
         )  # fmt: skip
         self._wished: dict[tuple[Watermarks, Counts, int, str], tuple[int, int]] = {}
@@ -275,6 +276,8 @@ class Simulation:
         wanted = self._due(node, counts, wanted)
         work = node.work
         if isinstance(work, Work):
+            if counts.pending and work.kind is IntentKind.ALLOCATE:
+                self.account.hurry(work)
             if not (wanted and work.kind is not IntentKind.ALLOCATE and work.waiting):
                 return
             work.cancelled = True
@@ -305,6 +308,11 @@ class Simulation:
                 self._wishes.excess(pool, counts),
             )
         return known
+
+    def _want(self, node: Node) -> int:
+        """Whether due or not."""
+        node.expire(self.time.now)
+        return self._wishes_of(node, node.counts())[0]
 
     def _due(self, node: Node, counts: Counts, wanted: int) -> int:
         """Addresses to ask for now; if it can wait, looks again when it cannot."""
@@ -421,7 +429,7 @@ class Simulation:
             if grown:
                 pool.fruitless = 0
                 self._wishes.time_to_address.arrived(now - work.opened_at)
-            else:
+            elif not work.cancelled:
                 pool.fruitless += 1
                 node.hold_until = now + max(1.0, self._backoff_s(pool.fruitless))
         node.work = None

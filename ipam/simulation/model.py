@@ -135,6 +135,7 @@ class Variant:
     :ivar config: of the service.
     :ivar budget: of the workers: mutating calls that they allow themselves.
     :ivar workers: calls that may be under way at a time.
+    :ivar fifo: calls go as they come, as through a plain rate limiter; nobody goes first.
     :ivar cooldown_s: of the nodes: how long an address rests between two pods.
     :ivar reaction_s: from what happens on a node until a worker begins to act on it.
     """
@@ -145,6 +146,7 @@ class Variant:
     use_primary_address: bool = False
     budget: CallRate = CallRate(10.0, 20.0)
     workers: int = 64
+    fifo: bool = False
     cooldown_s: float = 30.0
     reaction_s: float = 0.05
 

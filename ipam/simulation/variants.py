@@ -80,6 +80,7 @@ def _variant(table: Fields, name: str) -> Variant:
         budget.number("mutate_per_s", plain.budget.per_s, least=0.001, most=10_000.0),
         budget.number("mutate_burst", plain.budget.burst, least=1.0, most=10_000.0),
     )
+    fifo = budget.flag("fifo", plain.fifo)
     budget.drop({
         "read_per_s", "read_burst", "total_per_s", "total_burst", "cut_factor", "cut_interval_s", "growth_share",
         "fallback_share",
@@ -91,6 +92,7 @@ def _variant(table: Fields, name: str) -> Variant:
         prefix_delegation=table.flag("prefix_delegation", False),
         use_primary_address=table.flag("use_primary_address", False),
         budget=allowed,
+        fifo=fifo,
         workers=table.whole("workers", plain.workers, least=1, most=10_000),
         cooldown_s=table.number("cooldown_s", plain.cooldown_s, most=86400.0),
         reaction_s=table.number("reaction_s", plain.reaction_s, most=60.0),
