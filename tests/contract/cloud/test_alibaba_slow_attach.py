@@ -16,7 +16,7 @@ from ipam.testing import IpamSite
 from ipam.testing.site import CONFIG
 from lab.fake_alibaba.testing import Running
 
-SLOW_S = 0.4
+SLOW_S = 0.3
 
 
 class Site(Protocol):

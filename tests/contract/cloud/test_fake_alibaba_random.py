@@ -213,6 +213,6 @@ def _facts(document: dict[str, Any]) -> dict[str, Any]:
 
 
 AlibabaMachine.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=50, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestAlibabaMachine = AlibabaMachine.TestCase
