@@ -79,6 +79,7 @@ _REMEDIES_BY_CODE: Final[Mapping[str, str]] = {
     "SecurityGroupInstanceLimitExceed": "use another security group: this one holds all the addresses it can",
 }
 _NO_BLOCK: Final = "use a vSwitch with a free, aligned /28; a CIDR reservation keeps them whole"
+_LONGEST_WAIT_S: Final = 60.0
 _RETRY_AFTER_S: Final[Mapping[type[CloudError], float]] = {Throttled: 1.0, Unavailable: 1.0, Conflict: 1.0}
 
 
@@ -92,10 +93,11 @@ def translate(error: BaseException, operation: str, *, subnet_id: str = "", pref
     error = getattr(error, "inner_exception", None) or error
     code, status = getattr(error, "code", None), getattr(error, "status_code", None)
     if isinstance(error, TeaException) and code and code != "None":
-        message = _message(error)
-        return _build(
-            _kind(code, status or 0), code, f"{operation}: {message} ({code})", operation, subnet_id, prefixes
-        )
+        text = f"{operation}: {_message(error)} ({code})"
+        found = _build(_kind(code, status or 0), code, text, operation, subnet_id, prefixes)
+        if found.retry_after_s is not None and (wait_ms := getattr(error, "retry_after", None)):
+            found.retry_after_s = min(wait_ms / 1000, _LONGEST_WAIT_S)
+        return found
     name = type(error).__name__
     text = f"{operation}: {getattr(error, 'message', None) or error}"
     if isinstance(error, CredentialException):

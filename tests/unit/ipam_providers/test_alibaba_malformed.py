@@ -150,3 +150,13 @@ def test_a_refusal_without_a_code_goes_by_its_status(status: int, kind: type[Clo
     error = translate(refusal, "DescribeVpcs")
     assert type(error) is kind
     assert (error.code, error.operation) == (f"Http{status}", "DescribeVpcs")
+
+
+@pytest.mark.parametrize(("told_ms", "waits_s"), [(2500, 2.5), (None, 1.0), (10**9, 60.0)])
+def test_a_throttled_call_waits_as_long_as_the_cloud_says(told_ms: int | None, waits_s: float) -> None:
+    from alibabacloud_tea_openapi.exceptions import ThrottlingException
+
+    refusal = ThrottlingException(status_code=400, code="Throttling.User", message="too many", retry_after=told_ms)
+    error = translate(refusal, "DescribeVpcs")
+    assert isinstance(error, Throttled)
+    assert error.retry_after_s == waits_s
