@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ipam.model import Watermarks
 
@@ -135,7 +135,8 @@ class Forecast:
             bounded = min(bounded, base.max_allocate)
         if bounded != wanted:
             why = f"{wanted} by {why}, bounded to {bounded}"
-        return Estimate(base if bounded == base.pre_allocate else replace(base, pre_allocate=bounded), why)
+        marks = Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark)
+        return Estimate(marks, why)
 
     def _advance(self, now_s: float) -> float:
         """Ages the rates to `now_s`; returns it, or the latest time known if that is later."""

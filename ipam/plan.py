@@ -242,7 +242,7 @@ class _Planner:
         self._blocks = {id: self._blocks_of(subnet) for id, subnet in self._known.items()}
         self._slots = {each.id: slots_left(limits, each) for each in pod_interfaces(spec, instance)}
         self._room = instance_room(instance, limits)
-        self._places = free_slots(spec, instance, limits) if can.creates_interfaces else []
+        self._known_places: list[tuple[int, int]] | None = None
 
     def _blocks_of(self, subnet: Subnet) -> int:
         """Whole prefixes that the subnet may still have."""
@@ -250,6 +250,14 @@ class _Planner:
             return 0
         most = subnet.free // self._can.prefix_size
         return most if subnet.free_prefixes is None else min(most, subnet.free_prefixes)
+
+    @property
+    def _places(self) -> list[tuple[int, int]]:
+        """Where interfaces can still be attached. Most plans need none."""
+        if self._known_places is None:
+            can = self._can.creates_interfaces
+            self._known_places = free_slots(self._spec, self._instance, self._limits) if can else []
+        return self._known_places
 
     def plan(self, size: int) -> Plan:
         """Plans what is missing, in prefixes of `size` addresses, or in single ones if that is 0. What remains missing

@@ -112,7 +112,7 @@ class Wishes:
     def _estimate(self, pool: Pool) -> Estimate:
         spec = pool.spec
         name = target(spec.policy)
-        marks = marks_of(spec.watermarks, spec.policy, units(spec, self._limits(pool)))
+        marks = marks_of(spec.watermarks, spec.policy, units(spec, self._limits(pool))) if name else spec.watermarks
         estimate = Estimate(marks, f"{name} = {getattr(spec.policy, name)}" if name else "as configured")
         if spec.policy.follow_demand:
             if pool.forecast is not None:
