@@ -19,7 +19,7 @@ MARKS = Watermarks(pre_allocate=8)
 
 
 @pytest.mark.parametrize("seed", [1, 3, 5])
-def test_calls_and_waits(seed: int) -> None:
+def test_calls_waits_and_idle_addresses(seed: int) -> None:
     events = churn.workload(seed=seed, nodes=NODES, pods=200, hours=2.0)
     real = churn.ours(events, NODES, MARKS, CALL_S)
     starts = {event.pod: event for event in events if event.starts}
@@ -37,3 +37,4 @@ def test_calls_and_waits(seed: int) -> None:
     assert found.pods == 200
     assert found.mutating_calls == pytest.approx(real.calls, rel=0.02)
     assert found.waits_s == pytest.approx(sorted(wait for wait in real.waits if wait), abs=1e-6)
+    assert found.idle_mean == pytest.approx(real.idle_seconds / real.seconds, rel=0.02)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 from hypothesis import given, settings
@@ -148,3 +150,16 @@ def test_clouds_can_what_their_providers_can(cloud: CloudRules, module: str, nam
     same = ("creates_interfaces", "max_addresses_per_call", "max_addresses_on_create", "delete_on_termination",
             "prefixes", "prefix_length")  # fmt: skip
     assert {each: getattr(cloud.capabilities, each) for each in same} == {each: getattr(can, each) for each in same}
+
+
+def test_types_hold_what_the_fake_clouds_say_they_hold() -> None:
+    for cloud, package in ((AWS, "lab.fake_ec2"), (ALIBABA, "lab.fake_alibaba")):
+        known = json.loads(resources.files(package).joinpath("instance_types.json").read_text())
+        for name, limits in cloud.types.items():
+            told = known.get(name)
+            if told is not None:
+                assert (limits.interfaces, limits.ipv4_per_interface) == (
+                    told["interfaces"], told["ipv4_per_interface"],
+                ), name  # fmt: skip
+    sizes = json.loads(resources.files("lab.fake_azure").joinpath("sizes.json").read_text())
+    assert {name: limits.interfaces for name, limits in AZURE.types.items()}.items() <= sizes.items()
