@@ -11,7 +11,8 @@ The map:
     pure            watermarks.py how many addresses, and when; targets.py warm units as marks; forecast.py marks that
                     follow demand; plan.py which calls bring them; selection.py where new interfaces go; overrides.py
                     rules for nodes by labels; drift.py how live interfaces differ from what they should be;
-                    degradation.py what is left out at which level; capacity.py when a subnet runs out;
+                    degradation.py what is left out at which level; capacity.py when a subnet runs out,
+                    obtainable.py what a node could still get;
                     cluster_pool.py ranges for nodes without a cloud; validation.py what a node may say of itself
     the service     service.py the use cases, of: fleet.py what is held in memory, pools.py one node of it; review.py
                     what a node needs now, wishes.py the marks in force, drifted.py whether its interfaces need a

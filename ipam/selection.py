@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ipam.model import Instance, NodeSpec, SecurityGroup, Subnet, SubnetPolicy
 
 NEEDED_FOR_INTERFACE = 2  # a primary address, and one that carries a pod
+
+
+def candidates(spec: NodeSpec, instance: Instance, subnets: Iterable[Subnet]) -> list[Subnet]:
+    """Subnets that a new interface of the instance may be in, with or without room: those of its zone and VPC, of the
+    given ids or tags only."""
+    near = [each for each in subnets if (each.zone, each.vpc_id) == (instance.zone, instance.vpc_id)]
+    if spec.subnet_ids:
+        return [each for each in near if each.id in spec.subnet_ids]
+    return [each for each in near if matches(each.tags, spec.subnet_tags)]
 
 
 def choose_subnet(
@@ -22,12 +31,10 @@ def choose_subnet(
 
     Only subnets of the instance's own zone and VPC can be attached to it. `free` is what is left of each by now.
     """
-    near = [each for each in subnets.values() if (each.zone, each.vpc_id) == (instance.zone, instance.vpc_id)]
+    near = candidates(spec, instance, subnets.values())
     if spec.subnet_ids:
-        near = [each for each in near if each.id in spec.subnet_ids]
         rule = f"of the given ids {', '.join(spec.subnet_ids)} "
     elif spec.subnet_tags:
-        near = [each for each in near if matches(each.tags, spec.subnet_tags)]
         rule = f"with tags {_text(spec.subnet_tags)} "
     else:
         rule = ""

@@ -10,6 +10,7 @@ from ipam.capacity import Exhaustion
 from ipam.degradation import Degradation
 from ipam.fleet import Fleet
 from ipam.model import AddressState, NodeSpec, OperationCount, PoolInterface, Watermarks
+from ipam.obtainable import Obtainable, obtainable
 from ipam.overrides import matching
 from ipam.pools import Pool
 from ipam.ports import Block
@@ -21,7 +22,10 @@ NO_EXHAUSTIONS: Mapping[str, Exhaustion] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A node's pool. `capacity` and the limits are 0 while unknown; addresses have the node's own words in them."""
+    """A node's pool. `capacity` and the limits are 0 while unknown; addresses have the node's own words in them.
+
+    :ivar obtainable: None while instance or limits are unknown.
+    """
 
     spec: NodeSpec
     instance_type: str
@@ -43,6 +47,7 @@ class PoolView:
     marks: Watermarks = Watermarks()
     marks_why: str = ""
     overrides: tuple[str, ...] = ()
+    obtainable: Obtainable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,11 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
         marks=marks,
         marks_why=estimate.why,
         overrides=tuple(each.name for each in matching(reviewer.config.overrides, pool.spec.labels)),
+        obtainable=None
+        if limits is None or instance is None
+        else obtainable(
+            pool.spec, instance, limits, calls=reviewer.call_limits(), subnets=fleet.subnets, blocked=fleet.blocks
+        ),
     )
 
 

@@ -10,8 +10,8 @@ from services.cli.errors import CliError, Standby, Unknown
 from services.cli.views import View, pool_view
 
 POOL_PAIRS = (
-    "service", "connected", "attached", "in_use", "cooling", "needed", "excess", "capacity", "pending_pods",
-    "open_intents", "last_error",
+    "service", "connected", "attached", "in_use", "cooling", "needed", "excess", "capacity", "obtainable",
+    "limited_by", "pending_pods", "open_intents", "last_error",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.api.ipam.v1 import ipam_pb2 as ipam
+from services.api.ipam.v1 import level_pb2 as level_pb
 from services.api.registry.v1 import registry_pb2 as registry
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ def node_view(node: registry.Node) -> View:
         "zone": node.zone,
         "version": node.version,
         "endpoints": node.endpoints,
+        "capacity": {
+            "attached": node.capacity.attached,
+            "in_use": node.capacity.in_use,
+            "obtainable": node.capacity.obtainable,
+            "limited_by": node.capacity.limited_by,
+        }
+        if node.HasField("capacity")
+        else None,
         "labels": dict(node.labels),
         "pod_cidrs": list(node.pod_cidrs),
         "routing_mode": node.routing_mode,
@@ -117,6 +126,11 @@ def pool_view(service: str, pool: ipam.Pool) -> View:
         "needed": pool.needed,
         "excess": pool.excess,
         "capacity": pool.capacity,
+        "obtainable": pool.obtainable.addresses if pool.HasField("obtainable") else None,
+        "limited_by": pool.obtainable.limited_by,
+        "obtainable_by_limits": pool.obtainable.by_limits,
+        "obtainable_by_subnets": pool.obtainable.by_subnets,
+        "subnets_in_reach": dict(pool.obtainable.subnets),
         "interface_count": len(pool.interfaces),
         "interface_limit": pool.interface_limit,
         "addresses_per_interface": pool.addresses_per_interface,
@@ -142,9 +156,9 @@ def pool_view(service: str, pool: ipam.Pool) -> View:
     }
 
 
-def level_view(degradation: ipam.Degradation) -> View:
+def level_view(degradation: level_pb.Degradation) -> View:
     def named(number: int) -> str:
-        return word(ipam.DegradationLevel, "DEGRADATION_LEVEL_", number) if number else "normal"
+        return word(level_pb.DegradationLevel, "DEGRADATION_LEVEL_", number) if number else "normal"
 
     return {
         "level": named(degradation.level),
@@ -185,6 +199,8 @@ def ipam_status_view(service: str, status: ipam.GetStatusResponse) -> View:
                 "free": one.free,
                 "blocked_until": moment(one, "blocked_until"),
                 "blocked_why": one.blocked_why,
+                "runs_out_in_s": one.runs_out_in.ToTimedelta().total_seconds() if one.HasField("runs_out_in") else None,
+                "taken_per_hour": one.taken_per_hour,
             }
             for one in status.subnets
         ],

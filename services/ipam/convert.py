@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from ipam.degradation import Degradation
 from ipam.errors import InvalidInput
 from ipam.model import Finding, Level
+from ipam.obtainable import Obtainable
 from ipam.views import LevelView, PoolView, Status, SubnetView
 from services.api.ipam.convert import interface_to, node_spec_to, timestamp, watermarks_to
-from services.api.ipam.convert_work import operation_to
+from services.api.ipam.convert_work import duration, operation_to
 from services.api.ipam.v1 import ipam_pb2 as pb
+from services.api.ipam.v1 import level_pb2 as level_pb
 
 _LEVELS: Final = {
     Level.OK: pb.FINDING_LEVEL_OK,
@@ -20,10 +23,10 @@ _LEVELS: Final = {
 
 
 LEVELS: Final = {
-    Degradation.NORMAL: pb.DEGRADATION_LEVEL_NORMAL,
-    Degradation.NO_RELEASE: pb.DEGRADATION_LEVEL_NO_RELEASE,
-    Degradation.NO_MUTATION: pb.DEGRADATION_LEVEL_NO_MUTATION,
-    Degradation.FROZEN: pb.DEGRADATION_LEVEL_FROZEN,
+    Degradation.NORMAL: level_pb.DEGRADATION_LEVEL_NORMAL,
+    Degradation.NO_RELEASE: level_pb.DEGRADATION_LEVEL_NO_RELEASE,
+    Degradation.NO_MUTATION: level_pb.DEGRADATION_LEVEL_NO_MUTATION,
+    Degradation.FROZEN: level_pb.DEGRADATION_LEVEL_FROZEN,
 }
 
 
@@ -49,6 +52,17 @@ def pool_to(view: PoolView) -> pb.Pool:
         marks=watermarks_to(view.marks),
         marks_why=view.marks_why,
         overrides=view.overrides,
+        obtainable=None if view.obtainable is None else obtainable_to(view.obtainable),
+    )
+
+
+def obtainable_to(found: Obtainable) -> pb.Obtainable:
+    return pb.Obtainable(
+        addresses=found.addresses,
+        limited_by=found.limited_by,
+        by_limits=found.by_limits,
+        by_subnets=found.by_subnets,
+        subnets=found.subnets,
     )
 
 
@@ -76,8 +90,8 @@ def status_to(status: Status, *, cloud: str, account: str, region: str) -> pb.Ge
     )
 
 
-def level_to(view: LevelView) -> pb.Degradation:
-    return pb.Degradation(
+def level_to(view: LevelView) -> level_pb.Degradation:
+    return level_pb.Degradation(
         level=LEVELS[view.level],
         by_hand=LEVELS[view.by_hand],
         by_budget=LEVELS[view.by_budget],
@@ -95,6 +109,7 @@ def level_from(number: int) -> Degradation:
 
 
 def _subnet_to(subnet: SubnetView) -> pb.SubnetStatus:
+    trend = subnet.exhaustion
     return pb.SubnetStatus(
         id=subnet.id,
         cidr=subnet.cidr,
@@ -102,4 +117,6 @@ def _subnet_to(subnet: SubnetView) -> pb.SubnetStatus:
         free=max(0, subnet.free),
         blocked_until=timestamp(subnet.blocked_until_at),
         blocked_why=subnet.blocked_why,
+        runs_out_in=duration(trend.in_s) if trend is not None and math.isfinite(trend.in_s) else None,
+        taken_per_hour=trend.taken_per_hour if trend is not None else 0.0,
     )

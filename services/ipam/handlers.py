@@ -16,6 +16,7 @@ from ipam.service import PoolService
 from services.api.ipam import convert_work
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
+from services.api.ipam.v1 import level_pb2
 from services.ipam import reports
 from services.ipam.convert import finding_to, level_from, level_to, pool_to, status_to
 from services.ipam.pages import page
@@ -135,10 +136,10 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
     ) -> pb.ReplayDeadLetterResponse:
         return pb.ReplayDeadLetterResponse(intent_id=await self._service.replay(request.id))
 
-    async def SetLevel(self, request: pb.SetLevelRequest, context: Context) -> pb.SetLevelResponse:  # noqa: N802
+    async def SetLevel(self, request: level_pb2.SetLevelRequest, context: Context) -> level_pb2.SetLevelResponse:  # noqa: N802
         lasts_s = request.lasts.ToNanoseconds() / 1e9 if request.HasField("lasts") else 0.0
         view = await self._service.set_level(level_from(request.level), lasts_s=lasts_s, why=request.why)
-        return pb.SetLevelResponse(degradation=level_to(view))
+        return level_pb2.SetLevelResponse(degradation=level_to(view))
 
 
 async def _first(requests: AsyncIterator[pb.WatchRequest]) -> pb.WatchRequest.Open:

@@ -25,6 +25,10 @@ _POOL_GAUGES: dict[str, tuple[str, Callable[[PoolView], float]]] = {
     ),
     "addresses_excess": ("Addresses that the node has above its marks.", lambda view: view.excess),
     "addresses_capacity": ("Addresses that the instance can hold; 0 while unknown.", lambda view: view.capacity),
+    "addresses_obtainable": (
+        "Addresses that the node could still get, by its limits and the subnets in reach; 0 while unknown.",
+        lambda view: view.obtainable.addresses if view.obtainable else 0,
+    ),
     "pending_pods": ("Pods of the node that wait for an address.", lambda view: view.pending_pods),
     "interface_candidates": (
         "Interfaces of the node that have room for another address.",

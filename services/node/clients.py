@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -25,6 +26,11 @@ from services.runtime.watch import Follower, FollowState, Mirror, Position
 _COALESCE_S = 0.005
 # How often it is looked whether something was doubtful for too long.
 _DOUBT_S = 1.0
+
+# How often the node's capacity is asked for, the first time soon after the stream opens.
+_CAPACITY_S = 60.0
+_FIRST_CAPACITY_S = 2.0
+_ASK_S = 5.0
 
 _log = structlog.get_logger("clients")
 
@@ -74,6 +80,11 @@ class _Stream:
         self._channel = self._connect()
         return self._channel
 
+    @property
+    def channel(self) -> grpc.aio.Channel | None:
+        """The one in use now."""
+        return self._channel
+
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
@@ -85,6 +96,7 @@ class IpamClient:
 
     :param take: brings a whole pool into force; returns what is not, by interface id.
     :param changed: set whenever the usage may have changed.
+    :ivar capacity: what the service said last of the node's addresses, for the registry; None: nothing yet.
     """
 
     service = "ipam"
@@ -106,6 +118,7 @@ class IpamClient:
         self._usage = usage
         self._changed = changed
         self._mirror: Mirror[str, PoolInterface] = Mirror()
+        self.capacity: registry_pb2.Capacity | None = None
         self._follower: Follower[ipam_pb2.WatchRequest, ipam_pb2.WatchResponse] = Follower(
             "ipam", self._open, self._apply, _ipam_ack, on_state=self._on_state
         )
@@ -119,8 +132,27 @@ class IpamClient:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run())
                 tasks.create_task(self._report())
+                tasks.create_task(self._ask())
         finally:
             await self._stream.close()
+
+    async def _ask(self) -> None:
+        """Asks for the capacity now and then: it changes with other nodes' wants, which the stream does not tell.
+
+        Spread by half either way, so that nodes that started together do not ask together.
+        """
+        while True:
+            await asyncio.sleep(_CAPACITY_S * random.uniform(0.5, 1.5) if self.capacity else _FIRST_CAPACITY_S)  # noqa: S311
+            channel = self._stream.channel
+            if channel is None or not self.state.connected:
+                continue
+            try:
+                request = ipam_pb2.GetPoolRequest(node=self._spec.name)
+                answer = await ipam_pb2_grpc.IpamServiceStub(channel).GetPool(request, timeout=_ASK_S)
+            except grpc.RpcError as error:
+                _log.debug("capacity not told", error=describe(error))
+                continue
+            self.capacity = _capacity_of(answer.pool)
 
     async def _open(self, position: Position) -> Any:
         call = ipam_pb2_grpc.IpamServiceStub(await self._stream.fresh()).Watch()
@@ -150,6 +182,15 @@ class IpamClient:
                 await self._follower.send(ipam_pb2.WatchRequest(usage=convert.usage_to(self._usage())))
 
 
+def _capacity_of(pool: ipam_pb2.Pool) -> registry_pb2.Capacity:
+    return registry_pb2.Capacity(
+        attached=pool.attached,
+        in_use=pool.in_use,
+        obtainable=pool.obtainable.addresses,
+        limited_by=pool.obtainable.limited_by,
+    )
+
+
 def _ipam_ack(ack: watch_pb2.Ack) -> ipam_pb2.WatchRequest:
     return ipam_pb2.WatchRequest(ack=ack)
 
@@ -162,6 +203,7 @@ class RegistryClient:
 
     :param endpoints: all pods as they are now.
     :param changed: set whenever they may have changed.
+    :param capacity: of the node's addresses, told with each heartbeat; None: nothing is known of it.
     :param take: brings what is known of the cluster into force; returns what is not, by key, for the registry to tell.
         Called for one state at a time. If it raises, the state comes again with all its changes.
         None: this node does not ask for the others.
@@ -179,6 +221,7 @@ class RegistryClient:
         endpoints: Callable[[], Sequence[registry_pb2.Endpoint]],
         changed: asyncio.Event,
         heartbeat_s: float,
+        capacity: Callable[[], registry_pb2.Capacity | None] = lambda: None,
         take: Callable[[ClusterState], Awaitable[Mapping[str, str] | None]] | None = None,
         doubt_s: float = 60.0,
     ) -> None:
@@ -194,6 +237,7 @@ class RegistryClient:
         self._endpoints = endpoints
         self._changed = changed
         self._heartbeat_s = heartbeat_s
+        self._capacity = capacity
         self._told: dict[str, registry_pb2.Endpoint] = {}
         self._follower: Follower[registry_pb2.WatchRequest, registry_pb2.WatchResponse] = Follower(
             "registry", self._open, self._apply, _registry_ack, on_state=self._on_state
@@ -247,10 +291,10 @@ class RegistryClient:
         self.state = state
 
     async def _heartbeat(self) -> None:
-        beat = registry_pb2.WatchRequest(heartbeat=registry_pb2.WatchRequest.Heartbeat())
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            await self._follower.send(beat)
+            beat = registry_pb2.WatchRequest.Heartbeat(capacity=self._capacity())
+            await self._follower.send(registry_pb2.WatchRequest(heartbeat=beat))
 
     async def _report(self) -> None:
         while True:

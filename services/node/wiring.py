@@ -126,6 +126,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         life.spawn("datapath", runner.run)
     life.spawn("settle", lambda: settle(pool))
 
+    ipam: IpamClient | None = None
     if settings.ipam:
         ipam = IpamClient(
             settings.ipam,
@@ -145,6 +146,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
             endpoints=lambda: _endpoints(settings.name, pods, pool),
             changed=signal.subscribe(),
             heartbeat_s=settings.heartbeat_interval_s,
+            capacity=lambda: ipam.capacity if ipam is not None else None,
             take=runner.take if runner is not None else _know,
         )
         cluster = registry.cluster

@@ -9,7 +9,7 @@ from typing import Any
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.registry import wire
 from services.registry.errors import InvalidInput, SessionReplaced
-from services.registry.model import Endpoint
+from services.registry.model import Endpoint, Node
 from services.registry.pages import page
 from services.registry.service import Fact, Registry, Session
 from services.runtime.server import allow, identity, require_node
@@ -54,14 +54,14 @@ class RegistryHandlers(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.GetNodeRequest, context: Any
     ) -> registry_pb2.GetNodeResponse:
         node = self._registry.node(request.name)
-        return registry_pb2.GetNodeResponse(node=wire.node_message(node, self._count(node.name)))
+        return registry_pb2.GetNodeResponse(node=self._told(node))
 
     async def ListNodes(  # noqa: N802
         self, request: registry_pb2.ListNodesRequest, context: Any
     ) -> registry_pb2.ListNodesResponse:
         names = sorted((name,) for name in self._registry.nodes)
         told, following = page(names, size=request.page_size, token=request.page_token)
-        nodes = [wire.node_message(self._registry.nodes[name], self._count(name)) for (name,) in told]
+        nodes = [self._told(self._registry.nodes[name]) for (name,) in told]
         return registry_pb2.ListNodesResponse(nodes=nodes, next_page_token=following)
 
     async def ListEndpoints(  # noqa: N802
@@ -98,8 +98,9 @@ class RegistryHandlers(registry_pb2_grpc.RegistryServiceServicer):
         await self._registry.delete(request.name)
         return registry_pb2.DeleteNodeResponse()
 
-    def _count(self, node: str) -> int:
-        return len(self._registry.endpoints[node])
+    def _told(self, node: Node) -> registry_pb2.Node:
+        endpoints = len(self._registry.endpoints[node.name])
+        return wire.node_message(node, endpoints, self._registry.capacities.get(node.name))
 
 
 class _Stream:
@@ -155,7 +156,9 @@ class _Stream:
         async for request in self._requests:
             kind = request.WhichOneof("message")
             if kind == "heartbeat":
-                await self._registry.heartbeat(self._session)
+                told = request.heartbeat
+                capacity = wire.capacity_from(told.capacity) if told.HasField("capacity") else None
+                await self._registry.heartbeat(self._session, capacity)
             elif kind == "endpoints":
                 await self._report(request.endpoints)
             elif kind == "ack":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,6 +11,12 @@ from prometheus_client.registry import Collector
 from services.registry.model import UNMANAGED, NodeState
 from services.registry.service import Fact, Registry
 from services.runtime.watch import Topic
+
+_CAPACITY: Final = {
+    "attached": "Addresses that the node holds, as it told last.",
+    "in_use": "Addresses that its pods use, as it told last.",
+    "obtainable": "Addresses that it could still get, as it told last.",
+}
 
 
 class RegistryCollector(Collector):
@@ -48,6 +55,11 @@ class RegistryCollector(Collector):
         yield CounterMetricFamily(
             "plimsoll_registry_identities_exhausted", "Times that no number was left.", value=identities.refusals
         )
+        for name, text in _CAPACITY.items():
+            family = GaugeMetricFamily(f"plimsoll_registry_node_addresses_{name}", text, labels=["node"])
+            for node, capacity in self._registry.capacities.items():
+                family.add_metric([node], getattr(capacity, name))
+            yield family
         subscribers = self._topic.subscribers
         yield GaugeMetricFamily("plimsoll_registry_watchers", "Open watch streams.", value=len(subscribers))
         newest = self._topic.position.revision

@@ -47,6 +47,19 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Capacity:
+    """Addresses for pods, as a node told last.
+
+    :ivar obtainable: how many more it could get. `limited_by`: "limits" of its instance, or "subnets".
+    """
+
+    attached: int = 0
+    in_use: int = 0
+    obtainable: int = 0
+    limited_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A pod's interface.
 

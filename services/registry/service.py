@@ -27,7 +27,7 @@ from services.registry.errors import (
     SessionReplaced,
 )
 from services.registry.identities import Identities
-from services.registry.model import UNMANAGED, Endpoint, EndpointKey, Node, NodeState
+from services.registry.model import UNMANAGED, Capacity, Endpoint, EndpointKey, Node, NodeState
 from services.registry.ports import Changes, Clock, RegistryStore
 from services.runtime.watch import Topic
 
@@ -89,6 +89,7 @@ class Registry:
         self._nodes: dict[str, Node] = {}
         self._endpoints: dict[str, dict[str, Endpoint]] = {}
         self._sessions: dict[str, Session] = {}
+        self.capacities: dict[str, Capacity] = {}
         # Monotonic seconds, and which of them the store does not have.
         self._heard_at: dict[str, float] = {}
         self._unwritten: set[str] = set()
@@ -171,9 +172,14 @@ class Registry:
                         remedy="give each node a range of its own; delete the node that is gone",
                     )  # fmt: skip
 
-    async def heartbeat(self, session: Session) -> None:
-        """The node lives. Raises SessionReplaced."""
+    async def heartbeat(self, session: Session, capacity: Capacity | None = None) -> None:
+        """The node lives. Raises SessionReplaced.
+
+        :param capacity: kept in memory only: the next heartbeat tells it anew.
+        """
         self._check(session)
+        if capacity is not None:
+            self.capacities[session.node] = capacity
         self._heard(session.node)
         if self._nodes[session.node].state is not NodeState.READY:
             await self._revive(session.node)
@@ -269,6 +275,7 @@ class Registry:
             for endpoint in gone.values():
                 self._identities.give_back(endpoint.identity)
             del self._nodes[name], self._heard_at[name]
+            self.capacities.pop(name, None)
             self._unwritten.discard(name)
             session = self._sessions.pop(name, None)
             self._topic.publish({}, [*(endpoint_key((name, id)) for id in gone), node_key(name)])

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.api.registry.v1 import registry_pb2
 from services.api.watch.v1 import watch_pb2
 from services.registry.errors import InvalidInput
-from services.registry.model import Endpoint, EndpointKey, Identity, Node, NodeState
+from services.registry.model import Capacity, Endpoint, EndpointKey, Identity, Node, NodeState
 from services.registry.service import Fact
 from services.runtime.watch import Batch
 
@@ -115,7 +115,17 @@ def errors_from(ack: watch_pb2.Ack) -> dict[str, str]:
     return {error.key[:_TEXT_BYTES]: error.reason[:_TEXT_BYTES] for error in ack.errors[:_ERRORS]}
 
 
-def node_message(node: Node, endpoints: int = 0) -> registry_pb2.Node:
+def capacity_from(message: registry_pb2.Capacity) -> Capacity:
+    """Raises InvalidInput."""
+    if message.limited_by not in ("", "limits", "subnets"):
+        raise InvalidInput(
+            f"limited_by {message.limited_by!r} is not known", field="heartbeat.capacity.limited_by",
+            remedy='say "limits", "subnets" or nothing',
+        )  # fmt: skip
+    return Capacity(message.attached, message.in_use, message.obtainable, message.limited_by)
+
+
+def node_message(node: Node, endpoints: int = 0, capacity: Capacity | None = None) -> registry_pb2.Node:
     return registry_pb2.Node(
         name=node.name,
         addresses=node.addresses,
@@ -132,6 +142,14 @@ def node_message(node: Node, endpoints: int = 0) -> registry_pb2.Node:
         pod_cidrs=node.pod_cidrs,
         routing_mode=node.routing_mode,
         tunnel_address=node.tunnel_address,
+        capacity=None
+        if capacity is None
+        else registry_pb2.Capacity(
+            attached=capacity.attached,
+            in_use=capacity.in_use,
+            obtainable=capacity.obtainable,
+            limited_by=capacity.limited_by,
+        ),
     )
 
 

@@ -94,6 +94,49 @@ def pool_show(node: Node, service: IpamName = None, context: ContextFile = None,
 
 
 @app.command()
+def capacity(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
+    """Show what nodes could still get, what bounds that, and when subnets run out."""
+    from services.cli import context as contexts
+    from services.cli.overview import ipam_statuses
+    from services.cli.pools import pools
+    from services.cli.render import Table, lasting, show
+
+    found = contexts.current(context)
+    nodes = pools(found, service)
+    subnets = [
+        {"service": one["service"], **subnet} for one in ipam_statuses(found, service) for subnet in one["subnets"]
+    ]
+    show(
+        {"nodes": nodes, "subnets": subnets},
+        json,
+        Table.of(
+            nodes,
+            {
+                **{key: key for key in ("node", "attached", "in_use")},
+                "obtainable": lambda item: "?" if item["obtainable"] is None else item["obtainable"],
+                "bounded by": "limited_by",
+                "by limits": "obtainable_by_limits",
+                "by subnets": "obtainable_by_subnets",
+            },
+            title="nodes",
+            empty="no node has announced itself",
+        ),
+        Table.of(
+            subnets,
+            {
+                **{key: key for key in ("service", "id", "zone", "free")},
+                "taken per hour": lambda item: f"{item['taken_per_hour']:.1f}",
+                "runs out in": lambda item: (
+                    "not in sight" if item["runs_out_in_s"] is None else lasting(item["runs_out_in_s"])
+                ),
+            },
+            title="subnets",
+            empty="none seen yet",
+        ),
+    )
+
+
+@app.command()
 def status(service: IpamName = None, context: ContextFile = None, json: Json = False) -> None:
     """Show each IPAM service: cloud calls and subnets."""
     from services.cli import context as contexts
@@ -161,7 +204,7 @@ def level_set(
     """Have a service do less: no-release, no-mutation, frozen; or all of its work again: normal."""
     from google.protobuf.duration_pb2 import Duration
 
-    from services.api.ipam.v1 import ipam_pb2 as pb
+    from services.api.ipam.v1 import level_pb2 as pb
     from services.api.ipam.v1.ipam_pb2_grpc import IpamServiceStub
     from services.cli import context as contexts
     from services.cli.connect import DEADLINE_S, of_leaders, stub_of

@@ -63,6 +63,10 @@ class Script(ipam_pb2_grpc.IpamServiceServicer, registry_pb2_grpc.RegistryServic
         finally:
             listening.cancel()
 
+    async def GetPool(self, request: Any, context: Any) -> ipam_pb2.GetPoolResponse:
+        found = ipam_pb2.Obtainable(addresses=20, limited_by="subnets")
+        return ipam_pb2.GetPoolResponse(pool=ipam_pb2.Pool(attached=8, in_use=3, obtainable=found))
+
     def tell(self, *interfaces: PoolInterface, deleted: tuple[str, ...] = (), snapshot: bool = False) -> None:
         self.revision += 1
         header = watch_pb2.Header(
@@ -114,7 +118,7 @@ class StreamedNode:
         self.registry = RegistryClient(
             target, lambda: aio_channel(target, None), registry_pb2.Node(name="node-1"),
             endpoints=lambda: [registry_endpoint("node-1", one) for one in self.pods.attached()],
-            changed=self.signal.subscribe(), heartbeat_s=0.05,
+            changed=self.signal.subscribe(), heartbeat_s=0.05, capacity=lambda: self.ipam.capacity,
         )  # fmt: skip
 
     async def add(self, container: str) -> str:
@@ -257,3 +261,20 @@ async def test_the_registry_is_told_of_pods_and_life(central: Central, streamed_
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+@pytest.mark.usefixtures("following_ipam")
+async def test_what_ipam_says_of_capacity_reaches_the_registry_with_heartbeats(
+    central: Central, streamed_node: StreamedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.node.clients._FIRST_CAPACITY_S", 0.01)
+    central.script.tell(eni("eni-1", {A: FREE}), snapshot=True)
+    await until(lambda: central.script.said("ack"))
+    registry = asyncio.create_task(streamed_node.registry.run())
+    try:
+        await until(lambda: any(beat.capacity.obtainable == 20 for beat in central.script.said("heartbeat")))
+        told = central.script.said("heartbeat")[-1].capacity
+        assert (told.attached, told.in_use, told.limited_by) == (8, 3, "subnets")
+    finally:
+        registry.cancel()
+        await asyncio.wait([registry])

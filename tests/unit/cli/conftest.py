@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from datapath.errors import DatapathError
 from datapath.view.testing import FakeDatapath
 from ipam import errors
-from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
+from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc, level_pb2
 from services.api.node.v1 import datapath_pb2_grpc, node_pb2, node_pb2_grpc
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.cli.main import app
@@ -110,7 +110,7 @@ class FakeIpam(ipam_pb2_grpc.IpamServiceServicer):
         self.asked = request
         self.status.degradation.level = self.status.degradation.by_hand = request.level
         self.status.degradation.why = f"by hand: {request.why}"
-        return ipam_pb2.SetLevelResponse(degradation=self.status.degradation)
+        return level_pb2.SetLevelResponse(degradation=self.status.degradation)
 
     def ListIntents(self, request, context):
         self.lead(context)

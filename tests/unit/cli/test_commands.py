@@ -173,6 +173,25 @@ class TestPool:
         assert status["subnets"][0]["blocked_until"] is None
         assert "CreateNetworkInterface" in plimsoll("ipam", "status").out
 
+    def test_capacity_says_what_bounds_each_node_and_when_subnets_run_out(self, plimsoll, site) -> None:
+        pool = site.ipam.pools["node-1"]
+        pool.obtainable.CopyFrom(
+            ipam_pb2.Obtainable(addresses=7, limited_by="subnets", by_limits=19, by_subnets=7, subnets={"subnet-1": 8})
+        )
+        subnet = ipam_pb2.SubnetStatus(id="subnet-1", cidr="10.0.0.0/24", zone="a", free=8, taken_per_hour=4.0)
+        subnet.runs_out_in.FromSeconds(7200)
+        del site.ipam.status.subnets[:]
+        site.ipam.status.subnets.append(subnet)
+        site.ipam.status.subnets.append(ipam_pb2.SubnetStatus(id="subnet-2", cidr="10.0.1.0/24", zone="a", free=200))
+        told = plimsoll("ipam", "capacity").out
+        assert "subnets" in told
+        assert "2 h" in told
+        assert "not in sight" in told
+        answer = plimsoll("ipam", "capacity", "--json").json
+        node = next(each for each in answer["nodes"] if each["node"] == "node-1")
+        assert (node["obtainable"], node["limited_by"], node["subnets_in_reach"]) == (7, "subnets", {"subnet-1": 8})
+        assert [each["runs_out_in_s"] for each in answer["subnets"]] == [7200.0, None]
+
     def test_a_service_is_told_to_do_less_and_says_so_everywhere(self, plimsoll, site) -> None:
         (before,) = plimsoll("ipam", "level", "show", "--json").json
         assert (before["level"], before["level_until"]) == ("normal", None)

@@ -59,6 +59,7 @@ def test_the_keys_are_there(
     site.ipam.letters = {"d-1": ipam_pb2.DeadLetter(id="d-1", why="denied")}
     site.ipam.status.operations.add(operation="create-interface", calls=1)
     site.ipam.status.dead_letters = 1
+    site.ipam.status.subnets.add(id="subnet-1", cidr="10.0.1.0/24", zone="a", free=200)
     site.node.findings["shop/web-1"] = []
     site.datapath.view.ranges = {"203.0.113.0/24"}
     answer = plimsoll(*command.split(), *ARGUMENTS.get(command, ()), "--json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from services.registry.metrics import RegistryCollector
-from services.registry.model import Endpoint, Node
+from services.registry.model import Capacity, Endpoint, Node
 from services.registry.service import Fact, Registry
 from services.registry.testing import FakeClock, MemoryStore
 from services.runtime.watch import Topic
@@ -24,7 +24,8 @@ async def test_nodes_endpoints_and_watchers_are_counted() -> None:
     await registry.report(session, [Endpoint("node-1", "c1/eth0"), Endpoint("node-1", "c2/eth0")])
     clock.advance(30)
     await registry.sweep()
-    await registry.open(Node("node-2"))
+    session = await registry.open(Node("node-2"))
+    await registry.heartbeat(session, Capacity(attached=8, in_use=3, obtainable=20, limited_by="limits"))
 
     def value(name: str, **labels: str) -> float | None:
         return prometheus.get_sample_value(f"plimsoll_registry_{name}", labels)
@@ -37,5 +38,7 @@ async def test_nodes_endpoints_and_watchers_are_counted() -> None:
     assert value("identities", state="resting") == 0
     assert value("unmanaged_endpoints") == 0
     assert value("identities_exhausted_total") == 0
+    told = [value(f"node_addresses_{name}", node="node-2") for name in ("attached", "in_use", "obtainable")]
+    assert told == [8, 3, 20]
     assert value("watch_lag_revisions") == topic.position.revision
     watcher.close()

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from ipam.cluster_pool import ClusterPool, parse_cluster
 from services.registry.errors import NoClusterRanges, NodeAlive, NotFound, RangesExhausted, SessionReplaced
 from services.registry.identities import Identities
-from services.registry.model import UNMANAGED, Endpoint, Node, NodeState
+from services.registry.model import UNMANAGED, Capacity, Endpoint, Node, NodeState
 from services.registry.ports import Changes
 from services.registry.service import Fact, Registry, Session
 from services.registry.testing import FakeClock, MemoryStore
@@ -118,6 +118,19 @@ async def test_a_lost_node_comes_back_by(
     await sign_of_life(world, session)
     assert world.state("node-1") is NodeState.READY
     assert [node.state for node in (await world.store.load()).nodes] == [NodeState.READY]
+
+
+async def test_a_heartbeat_tells_capacity_which_is_nobodys_news_and_goes_with_the_node(world: World) -> None:
+    session = await world.registry.open(Node("node-1"))
+    revision = world.topic.position.revision
+    await world.registry.heartbeat(session, Capacity(attached=8, in_use=3, obtainable=20, limited_by="subnets"))
+    await world.registry.heartbeat(session)
+    assert world.registry.capacities["node-1"].obtainable == 20
+    assert world.topic.position.revision == revision
+    world.clock.advance(LOST_AFTER_S)
+    await world.registry.sweep()
+    await world.registry.delete("node-1")
+    assert world.registry.capacities == {}
 
 
 async def test_heartbeats_keep_a_node_whatever_the_wall_clock_does(world: World) -> None:

@@ -63,8 +63,8 @@ def test_a_worker_of_azure_speaks_to_its_service_and_looks_at_its_scope() -> Non
     told = load(WorkerSettings, [*WORKER, "--scope.vpc-ids", NETWORK, "--scope.resource-groups", "nodes"], environ={})
     assert told.identity == "service/ipam-azure"
     assert (told.scope.vpc_ids, told.scope.resource_groups) == ((NETWORK,), ("nodes",))
+    aws = ["--cloud", "aws", "--region", "eu-west-1", "--account", "123456789012", "--ipam", "unix:/run/x"]
     with pytest.raises(SettingsError, match="resource_groups"):
-        aws = ["--cloud", "aws", "--region", "eu-west-1", "--account", "123456789012", "--ipam", "unix:/run/x"]
         load(WorkerSettings, [*aws, "--scope.resource-groups", "nodes"], environ={})
 
 

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from services.api.ipam.v1 import cloud_pb2 as _cloud_pb2
+from services.api.ipam.v1 import level_pb2 as _level_pb2
 from services.api.watch.v1 import watch_pb2 as _watch_pb2
 import builtins as _builtins
 import sys
@@ -76,34 +77,6 @@ FINDING_LEVEL_OK: FindingLevel.ValueType  # 1
 FINDING_LEVEL_WAITING: FindingLevel.ValueType  # 2
 FINDING_LEVEL_PROBLEM: FindingLevel.ValueType  # 3
 Global___FindingLevel: _TypeAlias = FindingLevel  # noqa: Y015
-
-class _DegradationLevel:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _DegradationLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DegradationLevel.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    DEGRADATION_LEVEL_UNSPECIFIED: _DegradationLevel.ValueType  # 0
-    DEGRADATION_LEVEL_NORMAL: _DegradationLevel.ValueType  # 1
-    DEGRADATION_LEVEL_NO_RELEASE: _DegradationLevel.ValueType  # 2
-    """Nothing is given back or deleted."""
-    DEGRADATION_LEVEL_NO_MUTATION: _DegradationLevel.ValueType  # 3
-    """Nothing is changed at the cloud; it is only read."""
-    DEGRADATION_LEVEL_FROZEN: _DegradationLevel.ValueType  # 4
-    """The cloud is not called at all."""
-
-class DegradationLevel(_DegradationLevel, metaclass=_DegradationLevelEnumTypeWrapper):
-    """How much of its work a service does. Each level does less than the one before."""
-
-DEGRADATION_LEVEL_UNSPECIFIED: DegradationLevel.ValueType  # 0
-DEGRADATION_LEVEL_NORMAL: DegradationLevel.ValueType  # 1
-DEGRADATION_LEVEL_NO_RELEASE: DegradationLevel.ValueType  # 2
-"""Nothing is given back or deleted."""
-DEGRADATION_LEVEL_NO_MUTATION: DegradationLevel.ValueType  # 3
-"""Nothing is changed at the cloud; it is only read."""
-DEGRADATION_LEVEL_FROZEN: DegradationLevel.ValueType  # 4
-"""The cloud is not called at all."""
-Global___DegradationLevel: _TypeAlias = DegradationLevel  # noqa: Y015
 
 class _IntentKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -750,6 +723,7 @@ class Pool(_message.Message):
     MARKS_FIELD_NUMBER: _builtins.int
     MARKS_WHY_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    OBTAINABLE_FIELD_NUMBER: _builtins.int
     instance_type: _builtins.str
     zone: _builtins.str
     attached: _builtins.int
@@ -780,6 +754,10 @@ class Pool(_message.Message):
     def overrides(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the service's rules that the node's labels match."""
 
+    @_builtins.property
+    def obtainable(self) -> Global___Obtainable:
+        """Not set while instance or limits are unknown."""
+
     def __init__(
         self,
         *,
@@ -803,14 +781,72 @@ class Pool(_message.Message):
         marks: Global___Watermarks | None = ...,
         marks_why: _builtins.str = ...,
         overrides: _abc.Iterable[_builtins.str] | None = ...,
+        obtainable: Global___Obtainable | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_synced_at", b"last_synced_at", "marks", b"marks", "node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_synced_at", b"last_synced_at", "marks", b"marks", "node", b"node", "obtainable", b"obtainable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses_per_interface", b"addresses_per_interface", "attached", b"attached", "capacity", b"capacity", "connected", b"connected", "cooling", b"cooling", "excess", b"excess", "in_use", b"in_use", "instance_type", b"instance_type", "interface_limit", b"interface_limit", "interfaces", b"interfaces", "last_error", b"last_error", "last_synced_at", b"last_synced_at", "marks", b"marks", "marks_why", b"marks_why", "needed", b"needed", "node", b"node", "open_intents", b"open_intents", "overrides", b"overrides", "pending_pods", b"pending_pods", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses_per_interface", b"addresses_per_interface", "attached", b"attached", "capacity", b"capacity", "connected", b"connected", "cooling", b"cooling", "excess", b"excess", "in_use", b"in_use", "instance_type", b"instance_type", "interface_limit", b"interface_limit", "interfaces", b"interfaces", "last_error", b"last_error", "last_synced_at", b"last_synced_at", "marks", b"marks", "marks_why", b"marks_why", "needed", b"needed", "node", b"node", "obtainable", b"obtainable", "open_intents", b"open_intents", "overrides", b"overrides", "pending_pods", b"pending_pods", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Obtainable(_message.Message):
+    """How many more addresses a node could get if nobody else took anything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SubnetsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    LIMITED_BY_FIELD_NUMBER: _builtins.int
+    BY_LIMITS_FIELD_NUMBER: _builtins.int
+    BY_SUBNETS_FIELD_NUMBER: _builtins.int
+    SUBNETS_FIELD_NUMBER: _builtins.int
+    addresses: _builtins.int
+    limited_by: _builtins.str
+    """"limits" of the instance, or "subnets"."""
+    by_limits: _builtins.int
+    by_subnets: _builtins.int
+    @_builtins.property
+    def subnets(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What the subnets in reach have left, by id; 0 for one that is passed over now."""
+
+    def __init__(
+        self,
+        *,
+        addresses: _builtins.int = ...,
+        limited_by: _builtins.str = ...,
+        by_limits: _builtins.int = ...,
+        by_subnets: _builtins.int = ...,
+        subnets: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "by_limits", b"by_limits", "by_subnets", b"by_subnets", "limited_by", b"limited_by", "subnets", b"subnets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obtainable: _TypeAlias = Obtainable  # noqa: Y015
 
 @_typing.final
 class GetPoolRequest(_message.Message):
@@ -1017,14 +1053,22 @@ class SubnetStatus(_message.Message):
     FREE_FIELD_NUMBER: _builtins.int
     BLOCKED_UNTIL_FIELD_NUMBER: _builtins.int
     BLOCKED_WHY_FIELD_NUMBER: _builtins.int
+    RUNS_OUT_IN_FIELD_NUMBER: _builtins.int
+    TAKEN_PER_HOUR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     cidr: _builtins.str
     zone: _builtins.str
     free: _builtins.int
     blocked_why: _builtins.str
+    taken_per_hour: _builtins.float
+    """On balance; negative: they come back."""
     @_builtins.property
     def blocked_until(self) -> _timestamp_pb2.Timestamp:
         """Set while the subnet is passed over."""
+
+    @_builtins.property
+    def runs_out_in(self) -> _duration_pb2.Duration:
+        """When none is left if it goes on like this; not set: not in sight, or not known yet."""
 
     def __init__(
         self,
@@ -1035,10 +1079,12 @@ class SubnetStatus(_message.Message):
         free: _builtins.int = ...,
         blocked_until: _timestamp_pb2.Timestamp | None = ...,
         blocked_why: _builtins.str = ...,
+        runs_out_in: _duration_pb2.Duration | None = ...,
+        taken_per_hour: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until", "runs_out_in", b"runs_out_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until", "blocked_why", b"blocked_why", "cidr", b"cidr", "free", b"free", "id", b"id", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until", "blocked_why", b"blocked_why", "cidr", b"cidr", "free", b"free", "id", b"id", "runs_out_in", b"runs_out_in", "taken_per_hour", b"taken_per_hour", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1077,7 +1123,7 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def last_resync_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def degradation(self) -> Global___Degradation: ...
+    def degradation(self) -> _level_pb2.Degradation: ...
     def __init__(
         self,
         *,
@@ -1093,7 +1139,7 @@ class GetStatusResponse(_message.Message):
         operations: _abc.Iterable[Global___OperationStatus] | None = ...,
         subnets: _abc.Iterable[Global___SubnetStatus] | None = ...,
         last_resync_at: _timestamp_pb2.Timestamp | None = ...,
-        degradation: Global___Degradation | None = ...,
+        degradation: _level_pb2.Degradation | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation", "last_resync_at", b"last_resync_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1102,89 +1148,6 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
-
-@_typing.final
-class Degradation(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEVEL_FIELD_NUMBER: _builtins.int
-    BY_HAND_FIELD_NUMBER: _builtins.int
-    BY_BUDGET_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    UNTIL_FIELD_NUMBER: _builtins.int
-    level: Global___DegradationLevel.ValueType
-    """In force: the lower of the two below."""
-    by_hand: Global___DegradationLevel.ValueType
-    by_budget: Global___DegradationLevel.ValueType
-    why: _builtins.str
-    @_builtins.property
-    def until(self) -> _timestamp_pb2.Timestamp:
-        """When the level set by hand ends; unset: none is, or without end."""
-
-    def __init__(
-        self,
-        *,
-        level: Global___DegradationLevel.ValueType = ...,
-        by_hand: Global___DegradationLevel.ValueType = ...,
-        by_budget: Global___DegradationLevel.ValueType = ...,
-        why: _builtins.str = ...,
-        until: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_budget", b"by_budget", "by_hand", b"by_hand", "level", b"level", "until", b"until", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
-
-@_typing.final
-class SetLevelRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEVEL_FIELD_NUMBER: _builtins.int
-    LASTS_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    level: Global___DegradationLevel.ValueType
-    why: _builtins.str
-    @_builtins.property
-    def lasts(self) -> _duration_pb2.Duration:
-        """Unset: until it is set to normal again."""
-
-    def __init__(
-        self,
-        *,
-        level: Global___DegradationLevel.ValueType = ...,
-        lasts: _duration_pb2.Duration | None = ...,
-        why: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lasts", b"lasts"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lasts", b"lasts", "level", b"level", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetLevelRequest: _TypeAlias = SetLevelRequest  # noqa: Y015
-
-@_typing.final
-class SetLevelResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEGRADATION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def degradation(self) -> Global___Degradation: ...
-    def __init__(
-        self,
-        *,
-        degradation: Global___Degradation | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetLevelResponse: _TypeAlias = SetLevelResponse  # noqa: Y015
 
 @_typing.final
 class ResyncRequest(_message.Message):

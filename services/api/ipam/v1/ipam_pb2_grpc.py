@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from services.api.ipam.v1 import ipam_pb2 as services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2
+from services.api.ipam.v1 import level_pb2 as services_dot_api_dot_ipam_dot_v1_dot_level__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -87,8 +88,8 @@ class IpamServiceStub:
                 _registered_method=True)
         self.SetLevel = channel.unary_unary(
                 '/plimsoll.ipam.v1.IpamService/SetLevel',
-                request_serializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelRequest.SerializeToString,
-                response_deserializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelResponse.FromString,
+                request_serializer=services_dot_api_dot_ipam_dot_v1_dot_level__pb2.SetLevelRequest.SerializeToString,
+                response_deserializer=services_dot_api_dot_ipam_dot_v1_dot_level__pb2.SetLevelResponse.FromString,
                 _registered_method=True)
 
 
@@ -221,8 +222,8 @@ def add_IpamServiceServicer_to_server(servicer, server):
             ),
             'SetLevel': grpc.unary_unary_rpc_method_handler(
                     servicer.SetLevel,
-                    request_deserializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelRequest.FromString,
-                    response_serializer=services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelResponse.SerializeToString,
+                    request_deserializer=services_dot_api_dot_ipam_dot_v1_dot_level__pb2.SetLevelRequest.FromString,
+                    response_serializer=services_dot_api_dot_ipam_dot_v1_dot_level__pb2.SetLevelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -521,8 +522,8 @@ class IpamService:
             request,
             target,
             '/plimsoll.ipam.v1.IpamService/SetLevel',
-            services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelRequest.SerializeToString,
-            services_dot_api_dot_ipam_dot_v1_dot_ipam__pb2.SetLevelResponse.FromString,
+            services_dot_api_dot_ipam_dot_v1_dot_level__pb2.SetLevelRequest.SerializeToString,
+            services_dot_api_dot_ipam_dot_v1_dot_level__pb2.SetLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

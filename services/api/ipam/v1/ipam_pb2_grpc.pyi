@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from services.api.ipam.v1 import ipam_pb2 as _ipam_pb2
+from services.api.ipam.v1 import level_pb2 as _level_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -46,7 +47,7 @@ class IpamServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ListDeadLettersRequest, _ipam_pb2.ListDeadLettersResponse]
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.GetDeadLetterRequest, _ipam_pb2.GetDeadLetterResponse]
     ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ReplayDeadLetterRequest, _ipam_pb2.ReplayDeadLetterResponse]
-    SetLevel: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.SetLevelRequest, _ipam_pb2.SetLevelResponse]
+    SetLevel: _grpc.UnaryUnaryMultiCallable[_level_pb2.SetLevelRequest, _level_pb2.SetLevelResponse]
     """Has the service do less, or all of it again, for a time."""
 
 @_typing.type_check_only
@@ -67,7 +68,7 @@ class IpamServiceAsyncStub(IpamServiceStub):
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ListDeadLettersRequest, _ipam_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_ipam_pb2.GetDeadLetterRequest, _ipam_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
     ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ReplayDeadLetterRequest, _ipam_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
-    SetLevel: _aio.UnaryUnaryMultiCallable[_ipam_pb2.SetLevelRequest, _ipam_pb2.SetLevelResponse]  # type: ignore[assignment]
+    SetLevel: _aio.UnaryUnaryMultiCallable[_level_pb2.SetLevelRequest, _level_pb2.SetLevelResponse]  # type: ignore[assignment]
     """Has the service do less, or all of it again, for a time."""
 
 class IpamServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -149,9 +150,9 @@ class IpamServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def SetLevel(
         self,
-        request: _ipam_pb2.SetLevelRequest,
+        request: _level_pb2.SetLevelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_ipam_pb2.SetLevelResponse, _abc.Awaitable[_ipam_pb2.SetLevelResponse]]:
+    ) -> _typing.Union[_level_pb2.SetLevelResponse, _abc.Awaitable[_level_pb2.SetLevelResponse]]:
         """Has the service do less, or all of it again, for a time."""
 
 def add_IpamServiceServicer_to_server(servicer: IpamServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

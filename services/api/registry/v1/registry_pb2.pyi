@@ -79,6 +79,7 @@ class Node(_message.Message):
     POD_CIDRS_FIELD_NUMBER: _builtins.int
     ROUTING_MODE_FIELD_NUMBER: _builtins.int
     TUNNEL_ADDRESS_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     cloud: _builtins.str
     """"aws", "azure", "alibaba" or empty."""
@@ -106,6 +107,10 @@ class Node(_message.Message):
     def pod_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ranges that its pods' addresses come from, at most one of each family; empty if a cloud's IPAM gives them."""
 
+    @_builtins.property
+    def capacity(self) -> Global___Capacity:
+        """What it told last of its addresses; not in Watch, which tells nodes what they need of each other."""
+
     def __init__(
         self,
         *,
@@ -124,14 +129,47 @@ class Node(_message.Message):
         pod_cidrs: _abc.Iterable[_builtins.str] | None = ...,
         routing_mode: _builtins.str = ...,
         tunnel_address: _builtins.str = ...,
+        capacity: Global___Capacity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_at", b"heartbeat_at", "registered_at", b"registered_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "heartbeat_at", b"heartbeat_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cloud", b"cloud", "endpoints", b"endpoints", "heartbeat_at", b"heartbeat_at", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "name", b"name", "pod_cidrs", b"pod_cidrs", "registered_at", b"registered_at", "routing_mode", b"routing_mode", "state", b"state", "tunnel_address", b"tunnel_address", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "capacity", b"capacity", "cloud", b"cloud", "endpoints", b"endpoints", "heartbeat_at", b"heartbeat_at", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "name", b"name", "pod_cidrs", b"pod_cidrs", "registered_at", b"registered_at", "routing_mode", b"routing_mode", "state", b"state", "tunnel_address", b"tunnel_address", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class Capacity(_message.Message):
+    """Addresses for pods of a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    IN_USE_FIELD_NUMBER: _builtins.int
+    OBTAINABLE_FIELD_NUMBER: _builtins.int
+    LIMITED_BY_FIELD_NUMBER: _builtins.int
+    attached: _builtins.int
+    in_use: _builtins.int
+    obtainable: _builtins.int
+    """How many more it could get by its limits and by the subnets in reach."""
+    limited_by: _builtins.str
+    """"limits" or "subnets"."""
+    def __init__(
+        self,
+        *,
+        attached: _builtins.int = ...,
+        in_use: _builtins.int = ...,
+        obtainable: _builtins.int = ...,
+        limited_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "in_use", b"in_use", "limited_by", b"limited_by", "obtainable", b"obtainable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
 
 @_typing.final
 class TakePodCidrsRequest(_message.Message):
@@ -329,12 +367,17 @@ class WatchRequest(_message.Message):
     class Heartbeat(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
+        CAPACITY_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def capacity(self) -> Global___Capacity: ...
         def __init__(
             self,
+            *,
+            capacity: Global___Capacity | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
