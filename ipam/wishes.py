@@ -113,13 +113,13 @@ class Wishes:
         spec = pool.spec
         name = target(spec.policy)
         marks = marks_of(spec.watermarks, spec.policy, units(spec, self._limits(pool))) if name else spec.watermarks
-        estimate = Estimate(marks, f"{name} = {getattr(spec.policy, name)}" if name else "as configured")
-        if spec.policy.follow_demand:
-            if pool.forecast is not None:
-                reach_s = self.time_to_address.seconds + self._config.coalesce_s
-                estimate = pool.forecast.estimate(self._now_s(), marks, reach_s)
-            else:
-                estimate = Estimate(marks, "nothing was heard of this node's demand yet")
+        if spec.policy.follow_demand and pool.forecast is not None:
+            reach_s = self.time_to_address.seconds + self._config.coalesce_s
+            estimate = pool.forecast.estimate(self._now_s(), marks, reach_s)
+        elif spec.policy.follow_demand:
+            estimate = Estimate(marks, "nothing was heard of this node's demand yet")
+        else:
+            estimate = Estimate(marks, f"{name} = {getattr(spec.policy, name)}" if name else "as configured")
         if spec.policy.warm_up and not pool.warmed:
             warm = warming(estimate.marks, spec.policy)
             estimate = Estimate(warm, f"{estimate.why}; warming up to {spec.policy.warm_up} addresses, once")

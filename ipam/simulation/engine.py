@@ -3,7 +3,7 @@
 A node is looked at as review.py looks at it: a deficit is asked for when it is due, an excess is released when it has
 lasted, and one thing at a time is owed to the cloud. Left out, since they change none of the figures: streams and
 their reports (`reaction_s` stands for them), the journal, services that fail, listings (they are counted), repairs.
-Where marks follow demand a node that is quiet is looked at every ten minutes, not every one.
+Where marks follow demand a node that is quiet is looked at every quarter of an hour, not every minute.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ipam.targets import by_interface
 from ipam.watermarks import due, needed
 from ipam.wishes import Wishes
 
-QUIET_LOOK_S = 600.0
+QUIET_LOOK_S = 900.0
 PROGRESS_EVENTS = 20_000
 # All that a forecast takes from two usages is how they differ.
 NOTHING = Usage()
@@ -73,6 +73,7 @@ class Simulation:
         self._counted_from: dict[str, int] = {}
         self._throttled_before = 0
         self._pods = 0
+        self._end_s = workload.duration_s
         self._populate()
         self.time.at(workload.measure_from_s, self._begin_counting, None)
 
@@ -80,8 +81,9 @@ class Simulation:
 
     def step(self) -> bool:
         """Handles one event; False when there is none before the end."""
-        agenda, time = self.time.agenda, self.time
-        if not agenda or agenda[0][0] > self.workload.duration_s:
+        time = self.time
+        agenda = time.agenda
+        if not agenda or agenda[0][0] > self._end_s:
             return False
         at, _, act, what = heapq.heappop(agenda)
         if at > time.now:
@@ -98,7 +100,8 @@ class Simulation:
         thresholds = gc.get_threshold()
         gc.set_threshold(200_000, 50, 1000)
         try:
-            while self.step():
+            step = self.step
+            while step():
                 number += 1
                 if progress is not None and number % PROGRESS_EVENTS == 0:
                     progress(self.time.now / self.workload.duration_s)
