@@ -80,6 +80,31 @@ def test_once_runs_checks_and_leaves_nothing(lab_name: str) -> None:
     assert traces(lab_name) == []
 
 
+def test_three_clouds_stand_side_by_side_under_one_registry(lab_name: str) -> None:
+    """A node of each: an instance of EC2, a virtual machine of Azure, an ECS instance."""
+    words = lab("--name", lab_name, "--cloud", "all", "--nodes", "3", "--pods", "6", "--once", "--json")
+    done = subprocess.run([*words, "--release-delay-s", "1"], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["ok"]
+    assert len(summary["nodes"]) == 3
+    assert traces(lab_name) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cloud", "all", "--nodes", "2"], "too few for 3 clouds"),
+        (["--cloud", "all", "--instance-type", "m5.large"], "types of its own"),
+        (["--cloud", "gcp"], "gcp"),
+    ],
+)
+def test_a_lab_of_clouds_that_cannot_be_is_refused(words: list[str], told: str) -> None:
+    done = subprocess.run(lab("--once", *words), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert told in " ".join(done.stderr.replace("│", " ").split())
+
+
 def test_ctrl_c_ends_it_and_the_command_finds_it_meanwhile(lab_name: str) -> None:
     with running_lab(lab_name) as process:
         try:
