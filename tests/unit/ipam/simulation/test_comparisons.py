@@ -24,9 +24,8 @@ def both(work: Workload) -> tuple[Result, Result]:
 
 
 @pytest.mark.parametrize(("name", "nodes", "hours"), [("web", 12, 24.0), ("cron", 10, 16.0)])
-@pytest.mark.parametrize("seed", [1, 7])
-def test_fewer_idle_addresses_at_the_same_p99(name: str, nodes: int, hours: float, seed: int) -> None:
-    fixed, demand = both(replace(small(name, nodes, hours), seed=seed))
+def test_fewer_idle_addresses_at_the_same_p99(name: str, nodes: int, hours: float) -> None:
+    fixed, demand = both(small(name, nodes, hours))
     assert demand.pods == fixed.pods > 500
     assert demand.time_to_address_s(0.99) <= fixed.time_to_address_s(0.99)
     share = {"web": 0.5, "cron": 0.8}[name]

@@ -88,7 +88,7 @@ def check(sim: Simulation) -> None:
         assert taken == of_ports[name] + under_way[name], "the subnet's count is not what nodes have"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(workloads(), variants())
 def test_addresses_are_neither_doubled_nor_lost(work: Workload, variant: Variant) -> None:
     sim = Simulation(work, variant)
@@ -100,7 +100,7 @@ def test_addresses_are_neither_doubled_nor_lost(work: Workload, variant: Variant
     check(sim)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(workloads(), variants())
 def test_calls_are_never_more_than_the_throttle_lets_through(work: Workload, variant: Variant) -> None:
     sim = Simulation(work, variant)
