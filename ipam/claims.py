@@ -28,6 +28,7 @@ from ipam.model import (
 )
 from ipam.pools import Pool
 from ipam.ports import Block, Clock
+from ipam.reclaim import owes
 from ipam.review import Reviewer
 
 GONE_S = 30.0
@@ -167,6 +168,8 @@ class Claims:
             if grew and opened.intent.kind is IntentKind.ALLOCATE and opened.opened_at > -math.inf:
                 self._reviewer.wishes.time_to_address.arrived(now - opened.opened_at)
             self._close(opened.intent, outcome, pool, grew, now)
+            if opened.intent.kind is IntentKind.RELEASE and pool is not None and owes(pool, now):
+                self._reviewer.given_back(pool, len(opened.intent.addresses), now)
         if pool is not None:
             pool.error = "" if isinstance(outcome, Done) else outcome.why
             self._missed(pool, now)

@@ -22,6 +22,7 @@ class IpamConfig:
     :param release_batch: addresses of a node given back at once; 0: as many as one call takes.
     :param release_interval_s: between two batches of a node, on average; spread by half of it either way.
     :param release_interfaces: interfaces of ours of which no address is used go in one piece.
+    :param reclaim: a node whose pods wait may have what others keep free, where the subnets in its reach are empty.
     :param leak_age_s: how long an interface of ours must have been detached before it is deleted.
     :param collect_limit: interfaces deleted in one pass.
     :param block_s: how long an exhausted subnet is passed over.
@@ -49,6 +50,7 @@ class IpamConfig:
     release_batch: int = 0
     release_interval_s: float = 30.0
     release_interfaces: bool = False
+    reclaim: bool = True
     coalesce_s: float = 30.0
     urgent_fraction: float = 0.75
     resync_interval_s: float = 60.0

@@ -347,6 +347,11 @@ class Fleet:
         self.blocks[block.subnet_id] = (block, until)
         self.mark("block", block.subnet_id)
 
+    def unblock(self, subnet_id: str) -> None:
+        """Addresses have come back to it."""
+        if self.blocks.pop(subnet_id, None) is not None:
+            self.mark("block", subnet_id)
+
     def blocked(self, monotonic: float) -> frozenset[str]:
         for subnet_id in [i for i, (_, until) in self.blocks.items() if until <= monotonic]:
             del self.blocks[subnet_id]

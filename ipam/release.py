@@ -11,7 +11,7 @@ answer that is still on its way must never be taken for one to a later marking.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ipam.fleet import Fleet
 from ipam.model import AddressState, CloudInterface, members
@@ -74,11 +74,13 @@ def expire(fleet: Fleet, pool: Pool, monotonic: float) -> None:
     _mend(fleet, pool)
 
 
-def mark(fleet: Fleet, pool: Pool, count: int, monotonic: float) -> int:
+def mark(fleet: Fleet, pool: Pool, count: int, monotonic: float, subnet_ids: Collection[str] | None = None) -> int:
     """Marks up to `count` free addresses of the interface that can give most of them; returns how many.
 
+    :param subnet_ids: of interfaces in these only.
+
     Members of a prefix are marked all together, or none."""
-    chosen = _releasable(pool, count, monotonic)
+    chosen = _releasable(pool, count, monotonic, subnet_ids)
     for address in chosen:
         fleet.set_state(pool, address, AddressState.MARKED)
     if chosen:
@@ -147,7 +149,7 @@ def _fenced(pool: Pool, address: str) -> bool:
     )
 
 
-def _releasable(pool: Pool, count: int, monotonic: float) -> list[str]:
+def _releasable(pool: Pool, count: int, monotonic: float, subnet_ids: Collection[str] | None) -> list[str]:
     """Single addresses first: a slot that one of them fills could hold a prefix."""
     if pool.usage is None or pool.instance is None:
         return []
@@ -155,6 +157,8 @@ def _releasable(pool: Pool, count: int, monotonic: float) -> list[str]:
         del pool.unanswered[address]
     best: list[str] = []
     for interface in pod_interfaces(pool.spec, pool.instance):
+        if subnet_ids is not None and interface.subnet_id not in subnet_ids:
+            continue
         free = [address for address in reversed(interface.addresses) if _free(pool, address)][:count]
         for prefix in reversed(interface.prefixes):
             whole = members(prefix)

@@ -17,9 +17,11 @@ from ipam.degradation import Degradation, allows
 from ipam.drifted import Drifted
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Intent, IntentKind, Limits, Watermarks
+from ipam.obtainable import obtainable
 from ipam.plan import CallLimits, call_limits, capacity
 from ipam.pools import Counts, Pool
 from ipam.ports import Capabilities, Clock
+from ipam.reclaim import KEPT, owes, reclaim
 from ipam.targets import by_interface
 from ipam.watermarks import due, needed
 from ipam.wishes import Wishes
@@ -99,6 +101,8 @@ class Reviewer:
             wanted = self._wanted(pool, counts, now)
         else:
             wanted = 0
+        if wanted and counts.pending and self._config.reclaim:
+            self._reclaim(pool, counts.pending, now)
         opened = self._fleet.intents.get(pool.intent_id)
         if opened is not None and wanted and self._gives_way(opened, now):
             self._fleet.close_intent(opened.intent.id)
@@ -153,7 +157,11 @@ class Reviewer:
 
     def want(self, pool: Pool) -> int:
         """Addresses to ask of the cloud now, whether due or not."""
-        return self.wishes.ask(pool, pool.counts(), self.room(pool))
+        counts = pool.counts()
+        if not counts.pending and owes(pool, self._clock.monotonic()):
+            self._fleet.look(pool, pool.owes_until)
+            return 0  # it would take back what it has just given to others
+        return self.wishes.ask(pool, counts, self.room(pool))
 
     def open(
         self,
@@ -258,6 +266,31 @@ class Reviewer:
             return 0
         return wanted
 
+    def _reclaim(self, pool: Pool, pending: int, now: float) -> None:
+        """Pods wait, the instance has room, and the subnets in its reach have nothing left: others have."""
+        limits = self.limits(pool)
+        if limits is None or pool.instance is None or not self.may(IntentKind.RELEASE):
+            return
+        found = obtainable(
+            pool.spec, pool.instance, limits, calls=self.call_limits(), subnets=self._fleet.subnets,
+            blocked=self._fleet.blocked(now),
+        )  # fmt: skip
+        if found.by_limits and not found.by_subnets and found.subnets:
+            reclaim(self._fleet, pool, min(pending, found.by_limits), found.subnets.keys(), now)
+
+    def given_back(self, pool: Pool, count: int, now: float) -> None:
+        """A node has given what it owed: who waits for addresses of these subnets tries again at once."""
+        pool.owes = max(0, pool.owes - count)
+        for subnet_id in pool.owes_in:
+            self._fleet.unblock(subnet_id)
+        for other in self._fleet.pools.values():
+            opened = self._fleet.intents.get(other.intent_id)
+            if opened is None or opened.intent.kind is not IntentKind.ALLOCATE or opened.leased(now):
+                continue
+            if other.counts().pending:
+                opened.ready_at = now
+                self.enqueue(opened.intent, urgent=True)
+
     def _gives_way(self, opened: OpenIntent, now: float) -> bool:
         """A release or a reading that no worker holds waits while pods may be waiting. What is releasing stays so."""
         if opened.intent.kind is IntentKind.RELEASE_INTERFACE and opened.intent.steps:
@@ -315,11 +348,19 @@ class Reviewer:
         marks = self.wishes.marks(pool)
         leaving = whole.find(pool, pool.leaving) if pool.leaving else None
         if leaving is None:
-            return self.wishes.excess(pool, counts)
+            excess = self.wishes.excess(pool, counts)
+            owed = min(pool.owes, counts.attached - counts.used - KEPT) if owes(pool, self._clock.monotonic()) else 0
+            return max(excess, owed)
         size = sum(pool.states.get(each) in LEAVING for each in leaving.all_addresses)
         return 0 if needed(counts.attached - size, counts.used, marks) else size
 
     def _begin_release(self, pool: Pool, counts: Counts, surplus: int, now: float) -> None:
+        if pool.owes and owes(pool, now):
+            self._fleet.look(pool, pool.owes_until)
+            if not pool.intent_id and self._may(pool, IntentKind.RELEASE, now):
+                most = min(pool.owes, self._capabilities.max_addresses_per_call)
+                if release.mark(self._fleet, pool, most, now, pool.owes_in):
+                    return
         marks = self.wishes.marks(pool)
         batch = self._config.release_batch
         pool.leaving = ""

@@ -210,6 +210,7 @@ class IpamSettings(ServiceSettings):
     )
     release_interval_s: float = Field(30.0, ge=0, le=86400, description="between two batches of a node, on average")
     release_interfaces: bool = Field(False, description="detach and delete interfaces of which no address is used")
+    reclaim: bool = Field(True, description="pods that wait may have what other nodes keep free, if subnets are empty")
     coalesce_s: float = Field(30.0, ge=0, le=3600, description="how long a deficit that is not urgent waits for more")
     urgent_fraction: float = Field(0.75, ge=0, le=1, description="urgent: fewer than this part of pre-allocate is free")
     resync_interval_s: float = Field(60.0, ge=1, le=86400, description="time between two full listings of the cloud")

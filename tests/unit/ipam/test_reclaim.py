@@ -1,0 +1,113 @@
+"""Pods of one node wait while the subnet is empty and other nodes keep addresses free: those change hands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ipam.model import Subnet, Watermarks
+from ipam.testing import FakeCloud, IpamSite
+
+Sites = Callable[..., IpamSite]
+SUBNET = Subnet("subnet-0", "10.0.0.0/28", "zone-a", "vpc-1", 0)  # 11 addresses
+
+
+def crowded(ipam_sites: Sites, *, keeps: bool = False, **changes: object) -> IpamSite:
+    """Two rich nodes that hold 4 addresses each within their marks, and a poor one that came too late: 3 are primary
+    ones, and nothing is left."""
+    site = ipam_sites(cloud=FakeCloud(subnets=[SUBNET]), coalesce_s=5.0, **changes)
+    for name in ("rich-1", "rich-2"):
+        release_excess = not (keeps and name == "rich-1")
+        site.node(
+            name, watermarks=Watermarks(pre_allocate=4), subnet_id="subnet-0", release_excess=release_excess
+        )  # fmt: skip
+        site.report(name)
+        site.work()
+    site.node("poor", watermarks=Watermarks(pre_allocate=2), subnet_id="subnet-0")
+    site.work()
+    site.advance(10)
+    assert [len(site.addresses(each)) for each in ("rich-1", "rich-2", "poor")] == [4, 4, 0]
+    return site
+
+
+def answer(site: IpamSite, node: str, in_use: frozenset[str] = frozenset()) -> int:
+    """The node fences what it is asked for; returns how many."""
+    marked = frozenset(each for each, state in site.states(node).items() if state == "marked")
+    site.report(node, in_use=in_use, ready=marked)
+    return len(marked)
+
+
+def settle(site: IpamSite, seconds: float = 40.0) -> None:
+    for _ in range(int(seconds / 5)):
+        for name in ("rich-1", "rich-2"):
+            answer(site, name)
+        site.work()
+        site.advance(5)
+
+
+def test_a_pod_that_waits_gets_what_another_node_keeps_free(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites)
+    site.report("poor", pending_pods=2)
+    site.work()
+    settle(site)
+    assert len(site.addresses("poor")) == 2
+    assert len(site.addresses("rich-1")) + len(site.addresses("rich-2")) == 6
+    assert min(len(site.addresses(each)) for each in ("rich-1", "rich-2")) >= 1
+
+
+def test_nothing_is_asked_for_while_nobody_waits(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites)
+    settle(site, 200)
+    assert [len(site.addresses(each)) for each in ("rich-1", "rich-2", "poor")] == [4, 4, 0]
+
+
+def test_what_is_used_stays_and_a_last_free_address_too(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites)
+    used = frozenset(site.addresses("rich-1")[:3])
+    site.report("rich-1", in_use=used)
+    site.report("poor", pending_pods=8)
+    site.work()
+    for _ in range(10):
+        answer(site, "rich-1", used)
+        answer(site, "rich-2")
+        site.work()
+        site.advance(5)
+    assert set(site.addresses("rich-1")) >= used
+    assert len(site.addresses("rich-1")) == 4
+    assert len(site.addresses("rich-2")) == 1
+    assert len(site.addresses("poor")) == 3
+
+
+def test_a_node_that_keeps_what_it_has_is_not_asked(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites, keeps=True)
+    site.report("poor", pending_pods=8)
+    site.work()
+    settle(site)
+    assert len(site.addresses("rich-1")) == 4
+    assert len(site.addresses("rich-2")) == 1
+
+
+def test_it_can_be_switched_off(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites, reclaim=False)
+    site.report("poor", pending_pods=2)
+    site.work()
+    settle(site, 100)
+    assert site.addresses("poor") == []
+
+
+def test_a_giver_whose_own_pods_come_fetches_again(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites)
+    site.report("poor", pending_pods=2)
+    site.work()
+    settle(site)
+    held = frozenset(site.addresses("poor"))
+    site.report("poor", in_use=held)
+    rich = min(("rich-1", "rich-2"), key=lambda each: len(site.addresses(each)))
+    own = frozenset(site.addresses(rich))
+    site.report(rich, in_use=own, pending_pods=1)
+    other = "rich-2" if rich == "rich-1" else "rich-1"
+    for _ in range(10):
+        answer(site, other)
+        site.work()
+        site.advance(5)
+    assert len(site.addresses(rich)) == len(own) + 1, "the third node has some to spare"
+    assert set(site.addresses("poor")) >= held
