@@ -198,15 +198,21 @@ class Claims:
             self._gone(pool, now)
 
     def _gone(self, pool: Pool, now: float) -> None:
-        """A node that is connected lives, and the cloud's listings lag: its pool goes only if the cloud insists."""
-        if not pool.connected:
-            self._fleet.remove_node(pool)
-            return
-        pool.gone = True
-        pool.merged_at = now
-        pool.gone_since = now if pool.gone_since is None else pool.gone_since
-        if now - pool.gone_since >= GONE_S or self._fleet.disputes.keys() & pool.addresses():
-            self._fleet.drop_instance(pool)
+        """A node that is connected lives, and the cloud's listings lag: its pools go only if the cloud insists."""
+        gone = False
+        for each in self._fleet.pools_of(pool.spec.instance_id):
+            if not each.connected:
+                self._fleet.remove_node(each)
+                continue
+            each.gone = True
+            each.merged_at = now
+            each.gone_since = now if each.gone_since is None else each.gone_since
+            gone |= now - each.gone_since >= GONE_S
+            if each is not pool:
+                self._fleet.look(each, now)
+            gone |= bool(self._fleet.disputes.keys() & self._fleet.addresses(each))
+        if gone:
+            self._fleet.drop_instance(pool.spec.instance_id)
 
     def _missed(self, pool: Pool, now: float) -> None:
         """While the node cannot be told of its instance, the instance is read again, ever more seldom."""

@@ -1,7 +1,8 @@
 """How the live interfaces of an instance differ from what they should be. Pure: facts in, calls to make out.
 
 Only interfaces of our own (the cluster's tag) have their groups and tags set right; what others made is theirs. IPv6 is
-brought to every interface that carries pods, and a public address to the first one.
+brought to every interface that carries pods, and a public address to the first one. Each pool of a node looks after the
+interfaces of its own; the public address is the default pool's business.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipam.model import CloudInterface, Instance, Limits, NodeSpec, Operation, SecurityGroup, Subnet
-from ipam.plan import ATTACHED, CallLimits, call_limits, carries_pods, pod_addresses, wanted_ipv6
+from ipam.plan import ATTACHED, CallLimits, belongs, call_limits, carries_pods, pod_addresses, wanted_ipv6
 from ipam.ports import Capabilities
 from ipam.selection import choose_security_groups, matches
-from ipam.tags import CLUSTER_TAG, NODE_TAG
+from ipam.tags import CLUSTER_TAG, NODE_TAG, POOL_TAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,13 @@ def drifts(
     subnets: Iterable[Subnet],
     limits: Limits | None,
 ) -> list[Drift]:
-    """:param tags: that every interface of ours has beside the cluster's and the node's."""
+    """:param tags: that every interface of ours has beside those that say whose it is."""
     found = ipv6_drifts(spec, instance, can=can, subnets=subnets, limits=limits)
     if can.changes_interfaces:
         own = [each for each in instance.interfaces if _is_ours(spec, each, cluster)]
         found += _group_drifts(spec, instance, own, groups)
-        found += _tag_drifts(own, {**tags, CLUSTER_TAG: cluster, NODE_TAG: spec.name})
-    if can.public_addresses and spec.public_address_tags:
+        found += _tag_drifts(own, own_tags(spec, cluster, tags))
+    if can.public_addresses and spec.public_address_tags and not spec.pool:
         first = next((each for each in instance.interfaces if _is_first(each)), None)
         if first is not None and not any(each.public_address_id for each in instance.interfaces):
             asked = {"tags": dict(spec.public_address_tags)}
@@ -91,7 +92,13 @@ def _is_first(interface: CloudInterface) -> bool:
 def _is_ours(spec: NodeSpec, interface: CloudInterface, cluster: str) -> bool:
     excluded = bool(spec.exclude_interface_tags) and matches(interface.tags, spec.exclude_interface_tags)
     ours = interface.tags.get(CLUSTER_TAG) == cluster and not _is_first(interface)
-    return ours and interface.status == ATTACHED and not excluded
+    return ours and interface.status == ATTACHED and not excluded and belongs(spec, interface)
+
+
+def own_tags(spec: NodeSpec, cluster: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """`tags`, and those that say whose an interface made for this pool is."""
+    own = {**tags, CLUSTER_TAG: cluster, NODE_TAG: spec.node}
+    return {**own, POOL_TAG: spec.pool} if spec.pool else own
 
 
 def _group_drifts(

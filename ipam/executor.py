@@ -14,7 +14,7 @@ from functools import partial
 from ipam.allocation import Allocation, Found
 from ipam.calls import Calls, Facts, subnet_of
 from ipam.dismantle import dismantle
-from ipam.drift import abilities, drifts
+from ipam.drift import abilities, drifts, own_tags
 from ipam.errors import (
     CloudError,
     Conflict,
@@ -47,7 +47,7 @@ from ipam.model import (
 )
 from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
 from ipam.repair import Repair
-from ipam.tags import CLUSTER_TAG, NODE_TAG
+from ipam.tags import CLUSTER_TAG
 
 LIMIT_RETRY_S = 60.0
 UNDERWAY_S = 2.0
@@ -123,7 +123,7 @@ class Executor:
         if claim.node is None:
             return GiveUp(f"the claim of {claim.intent.id} names no node")
         if kind is IntentKind.ALLOCATE:
-            tags = {**self._tags, NODE_TAG: claim.node.name}
+            tags = own_tags(claim.node, self._tags[CLUSTER_TAG], self._tags)
             return Allocation(self._provider, calls, self._facts, claim, claim.node, found, tags).run()
         if kind is IntentKind.RELEASE:
             return self._release(claim, calls, found)

@@ -30,6 +30,7 @@ from ipam.model import (
 from ipam.plan import pod_addresses
 from ipam.pools import Pool
 from ipam.ports import Block, Changes, Stored
+from ipam.siblings import home_of, merged
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
-        self.nodes: dict[str, str] = {}  # instance id -> node
+        self.of_instance: dict[str, list[str]] = {}  # instance id -> its node's pools
         self.owners: dict[str, str] = {}  # address -> node
         self.disputes: dict[str, str] = {}  # address -> node that claims it beside its owner
         self.intents: dict[str, OpenIntent] = {}
@@ -89,14 +90,15 @@ class Fleet:
         dirty, self._dirty = self._dirty, {}
         nodes = dirty.get("node", ())
         instances = dirty.get("instance", ())
-        held = {i: pool.instance for i in instances if (pool := self.pool_of(i)) and pool.instance is not None}
+        held = {i: pools[0].instance for i in instances if (pools := self.pools_of(i)) and pools[0].instance}
         intents = dirty.get("intent", ())
         dead = dirty.get("dead", ())
         blocks = dirty.get("block", ())
         memos = dirty.get("memo", ())
         states: dict[str, AddressState] = {}
         for instance_id in held:
-            states.update(self.pools[self.nodes[instance_id]].states)
+            for pool in self.pools_of(instance_id):
+                states.update(pool.states)
         for address in dirty.get("state", ()):
             if (owner := self.owners.get(address)) is not None:
                 states[address] = self.pools[owner].states.get(address, AddressState.AVAILABLE)
@@ -150,8 +152,17 @@ class Fleet:
 
     # nodes
 
-    def pool_of(self, instance_id: str) -> Pool | None:
-        return self.pools.get(self.nodes.get(instance_id, ""))
+    def pools_of(self, instance_id: str) -> list[Pool]:
+        """The pools of an instance. They share what is known of it, and each owns addresses of its own."""
+        return [self.pools[name] for name in self.of_instance.get(instance_id, ())]
+
+    def addresses(self, pool: Pool) -> frozenset[str]:
+        """Every address that the pool owns, also of interfaces that carry no pods. What is no pool's is the first's."""
+        if pool.instance is None:
+            return frozenset()
+        pools = self.pools_of(pool.instance.id)
+        interfaces = [each for each in pool.instance.interfaces if home_of(each, pools) is pool]
+        return frozenset(address for each in interfaces for address in pod_addresses(pool.spec, each))
 
     def put_node(self, spec: NodeSpec) -> Pool:
         pool = self.pools.get(spec.name)
@@ -160,37 +171,57 @@ class Fleet:
             pool = None
         if pool is None:
             pool = self.pools[spec.name] = Pool(spec)
+            self._join(pool)
             self.mark("node", spec.name)
         elif pool.spec != spec:
-            before = pool.addresses()
+            before = self.addresses(pool)
             pool.spec = spec
-            self._settle(pool, before, pool.addresses())  # primary addresses may carry pods now, or no more
+            self._settle({pool: before})  # primary addresses may carry pods now, or no more
             self.mark("node", spec.name)
             self.told.add(spec.name)
-        self.nodes[spec.instance_id] = spec.name
         return pool
+
+    def _join(self, pool: Pool) -> None:
+        """Another pool of its instance: what was nobody's may be its own."""
+        siblings = self.pools_of(pool.spec.instance_id)
+        before = {each: self.addresses(each) for each in siblings}
+        self.of_instance.setdefault(pool.spec.instance_id, []).append(pool.spec.name)
+        if siblings and siblings[0].instance is not None:
+            pool.instance = siblings[0].instance
+            pool.reread = True  # nobody has looked after its interfaces until now
+            self._settle({**before, pool: frozenset()})
 
     def remove_node(self, pool: Pool) -> None:
         name = pool.spec.name
-        self.drop_instance(pool)
+        siblings = [each for each in self.pools_of(pool.spec.instance_id) if each is not pool]
+        before = {each: self.addresses(each) for each in siblings}
+        self._forget_instance(pool)
         if pool.intent_id:
             self.close_intent(pool.intent_id)
         for kind in IntentKind:
             self._forget_dead(name, kind)
         for address in [a for a, claimant in self.disputes.items() if claimant == name]:
             del self.disputes[address]
-        self.nodes.pop(pool.spec.instance_id, None)
+        self.of_instance[pool.spec.instance_id].remove(name)
+        if not siblings:
+            del self.of_instance[pool.spec.instance_id]
+        self._settle(before)  # its interfaces stay where they are, and are the first pool's to watch
         self.remember(f"warmed/{name}", None)
         del self.pools[name]
         self.mark("node", name)
         self.told.add(name)
 
-    def drop_instance(self, pool: Pool) -> None:
-        """Forgets the instance with all its addresses."""
+    def drop_instance(self, instance_id: str) -> None:
+        """Forgets the instance with all its addresses, of all its pools."""
+        for pool in self.pools_of(instance_id):
+            self._forget_instance(pool)
+
+    def _forget_instance(self, pool: Pool) -> None:
         if pool.instance is not None:
-            self._settle(pool, pool.addresses(), frozenset())
+            before = {pool: self.addresses(pool)}
             self.mark("instance", pool.instance.id)
             pool.instance = None
+            self._settle(before)
         self.told.add(pool.spec.name)
 
     # instances and their addresses
@@ -198,43 +229,54 @@ class Fleet:
     def merge_instance(self, pool: Pool, instance: Instance, monotonic: float, *, count_free: bool = False) -> bool:
         """Takes what the cloud says of the pool's instance; returns whether that differs from what was known.
 
+        Of interfaces of the instance's other pools nothing is taken: their own workers may know better by now.
         An address that another node holds is not taken from it: both instances are read again, and the first owner
         keeps it until the cloud no longer says so. `count_free` keeps the subnets' free counts in step.
         """
         pool.merged_at = monotonic
-        pool.gone = False
-        pool.gone_since = None
+        pools = self.pools_of(instance.id)
+        for each in pools:
+            each.gone = False
+            each.gone_since = None
+        instance = merged(pool, pools, instance)
         if instance == pool.instance:
             return False
         instance = self._without_disputed(pool, instance)
         if instance == pool.instance:
             return False
-        old = pool.addresses()
+        old = {each: self.addresses(each) for each in pools}
         if count_free and pool.instance is not None:
             self._count_free(pool.instance.interfaces, instance.interfaces)
-        pool.instance = instance
-        self._settle(pool, old, pool.addresses())
+        for each in pools:
+            each.instance = instance
+            if each is not pool:
+                self.look(each, monotonic)  # it shares the instance's limits
+        self._settle(old)
         self.mark("instance", instance.id)
-        self.told.add(pool.spec.name)
+        self.told.update(each.spec.name for each in pools)
         return True
 
     def _without_disputed(self, pool: Pool, instance: Instance) -> Instance:
         name = pool.spec.name
+        pools = self.pools_of(instance.id)
+        names = {each.spec.name for each in pools}
         disputed = set()
         seen: set[str] = set()
         if self.disputes:
             claimed = {address for each in instance.interfaces for address in pod_addresses(pool.spec, each)}
-            for address in [a for a, node in self.disputes.items() if node == name and a not in claimed]:
+            for address in [a for a, node in self.disputes.items() if node in names and a not in claimed]:
                 del self.disputes[address]
         for interface in instance.interfaces:
-            for address in pod_addresses(pool.spec, interface):
+            home = home_of(interface, pools) or pool
+            for address in pod_addresses(home.spec, interface):
                 owner = self.owners.get(address, name)
-                if owner != name and self.pools[owner].gone:
-                    self.drop_instance(self.pools[owner])  # the cloud has said so twice, in two ways
-                elif owner != name:
+                if owner not in names and self.pools[owner].gone:
+                    # The cloud has said so twice, in two ways.
+                    self.drop_instance(self.pools[owner].spec.instance_id)
+                elif owner not in names:
                     disputed.add(address)
-                    if self.disputes.get(address) != name:
-                        self.disputes[address] = name
+                    if self.disputes.get(address) not in names:
+                        self.disputes[address] = home.spec.name
                         self.pools[owner].reread = True
                         self.look(self.pools[owner], -math.inf)
                 elif address in seen:
@@ -244,17 +286,22 @@ class Fleet:
             return instance
         return replace(instance, interfaces=tuple(_without(each, disputed) for each in instance.interfaces))
 
-    def _settle(self, pool: Pool, old: frozenset[str], new: frozenset[str]) -> None:
-        for address in old - new:
-            self.owners.pop(address, None)
-            pool.states.pop(address, None)
-            pool.unanswered.pop(address, None)
-            claimant = self.pools.get(self.disputes.pop(address, ""))
-            if claimant is not None:
-                claimant.reread = True
-                self.look(claimant, -math.inf)
-        for address in new - old:
-            self.owners[address] = pool.spec.name
+    def _settle(self, before: Mapping[Pool, frozenset[str]]) -> None:
+        """Brings owners and states in line with what these pools own now. `before`: what they owned."""
+        after = {pool: self.addresses(pool) for pool in before}
+        for pool, old in before.items():
+            for address in old - after[pool]:
+                self.owners.pop(address, None)
+                if pool.states.pop(address, None) is not None:
+                    self.mark("state", address)
+                pool.unanswered.pop(address, None)
+                claimant = self.pools.get(self.disputes.pop(address, ""))
+                if claimant is not None:
+                    claimant.reread = True
+                    self.look(claimant, -math.inf)
+        for pool, old in before.items():
+            for address in after[pool] - old:
+                self.owners[address] = pool.spec.name
 
     def _count_free(self, old: Iterable[CloudInterface], new: Iterable[CloudInterface]) -> None:
         change: Counter[str] = Counter()
@@ -391,9 +438,9 @@ def restore(
     fleet = Fleet()
     instances = {instance.id: instance for instance in stored.instances}
     for spec in stored.nodes:
-        pool = fleet.put_node(spec)
-        pool.announced_at = monotonic
-        instance = instances.pop(spec.instance_id, None)
+        fleet.put_node(spec).announced_at = monotonic
+    for pool in fleet.pools.values():
+        instance = instances.get(pool.spec.instance_id)
         if instance is not None:
             # A listing that began before is older than what was merged and written meanwhile.
             fleet.merge_instance(pool, instance, monotonic)
@@ -417,7 +464,7 @@ def restore(
     for letter in stored.dead_letters:
         if letter.id not in fleet.dead:
             fleet.mark("dead", letter.id)
-    for instance_id in instances:
+    for instance_id in instances.keys() - fleet.of_instance.keys():
         fleet.mark("instance", instance_id)
     for address, state in stored.address_states.items():
         if state is not AddressState.RELEASING:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -120,11 +120,16 @@ class Holdings:
         vanished = [one for one in self.interfaces.values() if one.id in carrying and one.id not in interfaces]
         return {**interfaces, **{one.id: replace(one, addresses={}) for one in vanished}}
 
-    def pick(self) -> str | None:
-        """Takes a free address out, None if there is none."""
+    def pool_of(self, address: str) -> str:
+        """The node's pool that the address belongs to; empty: the default one, which has what is of none, too."""
+        interface = self.interfaces.get(self.home(address))
+        return "" if interface is None else interface.pool
+
+    def pick(self, pool: str = "") -> str | None:
+        """Takes a free address of a pool out, None if there is none."""
         chosen: _Free | None = None
         for interface_id, free in self._free.items():
-            if free and interface_id not in self.unusable:
+            if free and interface_id not in self.unusable and self.interfaces[interface_id].pool == pool:
                 if self._choice is Choice.PACK:
                     chosen = free
                     break
@@ -175,10 +180,10 @@ class Holdings:
             self._to_free(address)
         return len(self.cooling) != before
 
-    def fence_marked(self) -> None:
-        """Fences the marked addresses that are free."""
+    def fence_marked(self, waiting: Collection[str] = ()) -> None:
+        """Fences the marked addresses that are free, but for those of pools that somebody waits for."""
         for address in self.marked:
-            if self._idle(address):
+            if self._idle(address) and not (waiting and self.pool_of(address) in waiting):
                 self._not_free(address)
                 self.fences[address] = False
 

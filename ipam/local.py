@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ipam.errors import AddressConflict, PoolEmpty
@@ -24,7 +24,7 @@ from ipam.ports import Clock
 
 
 class LocalPool:
-    """The pool of one node.
+    """All pools of one node: the default one, and named ones. An interface says whose its addresses are.
 
     :param boot_id: names the boot that `clock.monotonic` counts from. Cooldowns are measured on that clock alone, so
         the wall clock may jump; after a reboot each starts anew: none is ever shorter, nor longer, than `cooldown_s`.
@@ -56,6 +56,7 @@ class LocalPool:
         self._writing: set[Owner] = set()  # leases that are on their way to the disk
         self._waiting: dict[Owner, float] = {}  # owner -> monotonic end of its counting as pending
         self._waiting_pods: dict[Owner, str] = {}
+        self._waiting_for: dict[Owner, str] = {}  # owner -> pool
         self._patient = True
         self._journalled: Mapping[str, PoolInterface] = {}
         self._sequence = journal.generation << 32
@@ -90,11 +91,12 @@ class LocalPool:
         attributes: Mapping[str, str] = NO_TAGS,
         attributes_of: Callable[[str], Mapping[str, str]] = lambda _: NO_TAGS,
         wait_s: float = 0.0,
+        pool: str = "",
     ) -> Lease:
         """The address of `owner`: the one it has, or a free one, durably its own when this returns.
 
-        Waits up to `wait_s` for one. `attributes_of`: further attributes, which follow from the address; it must not
-        block. Raises PoolEmpty, StoreError.
+        Waits up to `wait_s` for one of `pool`; empty: the default one. `attributes_of`: further attributes, which
+        follow from the address; it must not block. Raises PoolEmpty, StoreError.
         """
         with self._changed:
             address = None
@@ -103,7 +105,8 @@ class LocalPool:
                 if known is not None:
                     return known
                 self._waiting_pods[owner] = pod
-                address = self._pick_within(owner, wait_s)
+                self._waiting_for[owner] = pool
+                address = self._pick_within(owner, wait_s, pool)
             known_of = {**attributes, **attributes_of(address)}
             lease = Lease(owner, address, self._held.home(address), self._clock.now(), pod, known_of)
             self._held.enter(lease)
@@ -202,6 +205,7 @@ class LocalPool:
                     del self._waiting[owner]
                     changed = True
                 self._waiting_pods = {one: pod for one, pod in self._waiting_pods.items() if one in self._waiting}
+                self._waiting_for = {one: pool for one, pool in self._waiting_for.items() if one in self._waiting}
                 fenced = self._fence()
                 ends = [*self._waiting.values(), *self._held.cooling.values()]
                 self._changed.notify_all()
@@ -229,17 +233,21 @@ class LocalPool:
 
     # -- reporting ----------------------------------------------------------------------------------------------------
 
-    def usage(self) -> Usage:
-        """All that this node uses, with a sequence number of its own."""
+    def usage(self, pool: str | None = None) -> Usage:
+        """All that this node uses, or what is used of one of its pools, with a sequence number of its own."""
         with self._changed:
             self._sequence += 1
             held = self._held
+
+            def of(addresses: Iterable[str]) -> frozenset[str]:
+                return frozenset(each for each in addresses if pool is None or held.pool_of(each) == pool)
+
             return Usage(
-                in_use=frozenset(held.owners),
-                cooling=frozenset(address for address in held.cooling if address in held),
-                ready=frozenset(address for address, durable in held.fences.items() if durable),
-                refused=frozenset(address for address in held.marked if address not in held.fences),
-                pending_pods=len(self._waiting),
+                in_use=of(held.owners),
+                cooling=of(address for address in held.cooling if address in held),
+                ready=of(address for address, durable in held.fences.items() if durable),
+                refused=of(address for address in held.marked if address not in held.fences),
+                pending_pods=sum(pool in (None, self._waiting_for.get(each, "")) for each in self._waiting),
                 sequence=self._sequence,
             )
 
@@ -269,14 +277,14 @@ class LocalPool:
             self._changed.wait()
         return self._held.leases.get(owner)
 
-    def _pick_within(self, owner: Owner, wait_s: float) -> str | None:
-        """A free address, as soon as there is one; None if `owner` got one meanwhile through another call.
+    def _pick_within(self, owner: Owner, wait_s: float, pool: str) -> str | None:
+        """A free address of the pool, as soon as there is one; None if `owner` got one meanwhile through another call.
         Raises PoolEmpty after `wait_s`."""
         deadline = self._clock.monotonic() + wait_s
         while owner not in self._held.leases:
             now = self._clock.monotonic()
             self._held.expire(now)
-            address = self._held.pick()
+            address = self._held.pick(pool)
             if address is not None:
                 self._waiting.pop(owner, None)
                 return address
@@ -292,9 +300,9 @@ class LocalPool:
         return None
 
     def _fence(self) -> list[str]:
-        """Fences what may go, unless pods wait: they may have it. Returns the fences that must be written."""
-        if not self._waiting:
-            self._held.fence_marked()
+        """Fences what may go, unless pods wait for that pool: they may have it. Returns the fences that must be
+        written."""
+        self._held.fence_marked({self._waiting_for.get(each, "") for each in self._waiting})
         return self._held.unwritten_fences()
 
     def _ready(self, fenced: Sequence[str]) -> None:

@@ -130,8 +130,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """What is wanted for one node: its own words over the service's defaults.
+    """What is wanted for one pool of a node: the node's own words over the service's defaults.
 
+    :ivar name: the pool's key: the node's name for its default pool, "node/pool" for a named one.
     :ivar prefix_delegation: addresses come as whole prefixes where cloud, type and subnet have them.
     :ivar ipv6: pods get an IPv6 address, too, where the interface's subnet has a range of it.
     :ivar use_primary_address: the primary address of every interface but the first may carry a pod.
@@ -157,6 +158,16 @@ class NodeSpec:
     use_primary_address: bool = False
     public_address_tags: Mapping[str, str] = NO_TAGS
     subnet_policy: SubnetPolicy = SubnetPolicy.MOST_FREE
+
+    @property
+    def node(self) -> str:
+        """Name of the node."""
+        return self.name.partition("/")[0]
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool on its node; empty: the default one."""
+        return self.name.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +305,7 @@ class PoolInterface:
     :ivar ipv6_addresses: for pods of this interface, beside their IPv4 ones.
     :ivar ipv6_prefixes: blocks of IPv6; a pod's address is derived from its IPv4 one.
     :ivar ipv6_gateway: next hop of IPv6; empty: the interface has none.
+    :ivar pool: the node's pool that it belongs to; empty: the default one.
     """
 
     id: str
@@ -313,6 +325,7 @@ class PoolInterface:
     ipv6_addresses: tuple[str, ...] = ()
     ipv6_prefixes: tuple[str, ...] = ()
     ipv6_gateway: str = ""
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

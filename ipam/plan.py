@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipam.model import CloudInterface, Instance, Limits, NodeSpec, SecurityGroup, Subnet
 from ipam.ports import Capabilities
 from ipam.selection import choose_security_groups, choose_subnet, matches
+from ipam.tags import POOL_TAG
 
 ATTACHED = "in-use"
 _NO_PREFIX = "/prefixes"
@@ -105,8 +106,16 @@ def prefix_block(subnet_id: str) -> str:
     return subnet_id + _NO_PREFIX
 
 
+def belongs(spec: NodeSpec, interface: CloudInterface) -> bool:
+    """Whether the interface is of this pool of its node."""
+    return interface.tags.get(POOL_TAG, "") == spec.pool
+
+
 def carries_pods(spec: NodeSpec, interface: CloudInterface) -> bool:
-    """Whether pods may use the interface: attached, not below the first index, not excluded by its tags."""
+    """Whether pods of this pool may use the interface: its own, attached, not below the first index, not excluded by
+    its tags."""
+    if not belongs(spec, interface):
+        return False
     if interface.device_index < spec.first_interface_index or interface.status != ATTACHED:
         return False
     excluded = spec.exclude_interface_tags

@@ -1,4 +1,4 @@
-"""The pool of one node: what it wants, what it has, what it says it uses."""
+"""One pool of a node, the default one or a named one: what it wants, what it has, what it says it uses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Counts:
 
 
 class Pool:
-    """One node. Times are monotonic seconds, `synced_at` excepted.
+    """One pool of a node. Times are monotonic seconds, `synced_at` excepted.
 
     :ivar states: marked, ready and releasing addresses; the others are available, or the node's own business.
     :ivar unanswered: addresses whose marking the node never answered, and when they may be marked again.
@@ -88,12 +88,6 @@ class Pool:
         self.owes_in: frozenset[str] = frozenset()
         self.owes_until = -math.inf
 
-    def addresses(self) -> frozenset[str]:
-        """Every address of the instance that pods may have, also of interfaces that carry none."""
-        if self.instance is None:
-            return frozenset()
-        return frozenset(a for interface in self.instance.interfaces for a in pod_addresses(self.spec, interface))
-
     def counts(self) -> Counts:
         usage = self.usage or Usage()
         busy = usage.in_use | usage.cooling
@@ -155,6 +149,7 @@ class Pool:
                 ipv6_addresses=each.ipv6_addresses if self.spec.ipv6 else (),
                 ipv6_prefixes=each.ipv6_prefixes if self.spec.ipv6 else (),
                 ipv6_gateway=gateway6(subnet.ipv6_cidr) if self.spec.ipv6 and subnet.ipv6_cidr else "",
+                pool=self.spec.pool,
             )  # fmt: skip
         return told
 

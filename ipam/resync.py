@@ -53,15 +53,16 @@ class Resync:
         corrected = 0
         for instance in page.instances:
             listing.seen.add(instance.id)
-            pool = self._fleet.pool_of(instance.id)
-            if pool is None:
-                continue
-            ours += 1
-            if pool.merged_at >= opened.claimed_at or self._leased(pool.intent_id, now):
-                continue
-            corrected += self._fleet.merge_instance(pool, instance, now)
-            pool.synced_at = self._clock.now()
-            self._reviewer.review(pool)
+            pools = self._fleet.pools_of(instance.id)
+            ours += bool(pools)
+            differed = False
+            for pool in pools:
+                if pool.merged_at >= opened.claimed_at or self._leased(pool.intent_id, now):
+                    continue
+                differed |= self._fleet.merge_instance(pool, instance, now)
+                pool.synced_at = self._clock.now()
+                self._reviewer.review(pool)
+            corrected += differed
         listing.detached.update({each.id: each for each in page.detached})
         if page.last:
             self._end(opened, listing, now)

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ipam import release, views
 from ipam.claims import Claims
@@ -41,6 +42,7 @@ from ipam.pools import Pool
 from ipam.ports import Capabilities, Clock, PoolStore, Queue
 from ipam.resync import Resync
 from ipam.review import Reviewer
+from ipam.siblings import is_over
 from ipam.validation import in_lower_case, validate
 
 LEADER_TTL_S = 15.0
@@ -127,6 +129,8 @@ class PoolService:
             backoff_cap_s=self.config.retry_cap_s, block_s=self.config.block_s,
         )  # fmt: skip
         self._carry_over(fleet)
+        for pool in [each for each in fleet.pools.values() if not each.connected and is_over(each)]:
+            fleet.remove_node(pool)
         self._term = term = _Term(self, fleet, leader)
         fleet.told.update(fleet.pools)
         for pool in fleet.pools.values():
@@ -184,13 +188,14 @@ class PoolService:
         validate(spec)
         if self.capabilities.ids_ignore_case:
             spec = in_lower_case(spec)
-        other = term.fleet.pool_of(spec.instance_id)
-        if other is not None and other.spec.name != spec.name:
+        others = [each for each in term.fleet.pools_of(spec.instance_id) if each.spec.node != spec.node]
+        for other in others:
             if other.connected:
                 raise AddressConflict(
-                    f"instance {spec.instance_id} is announced by node {other.spec.name}", field="instance_id",
+                    f"instance {spec.instance_id} is announced by node {other.spec.node}", field="instance_id",
                     remedy="give each node its own instance_id",
                 )  # fmt: skip
+        for other in others:
             term.fleet.remove_node(other)
         before = term.fleet.pools.get(spec.name)
         pool = term.fleet.put_node(spec)
@@ -233,7 +238,7 @@ class PoolService:
             return
         pool.connected = False
         release.abort(term.fleet, pool)
-        if pool.gone:
+        if pool.gone or is_over(pool):
             term.fleet.remove_node(pool)
         await self._reviewed(term, pool)
 
@@ -267,9 +272,17 @@ class PoolService:
         return [views.view_pool(term.fleet, term.reviewer, pool) for _, pool in sorted(term.fleet.pools.items())]
 
     def explain(self, node: str) -> list[Finding]:
+        """Why a pool has what it has; asked of a node's default pool, of its named ones too.
+
+        Raises NotFound, NotLeader."""
         term = self._leading()
         pool = self._pool(term, node)
-        return explain(term.fleet, term.reviewer, self.config, pool, now=self.clock.monotonic())
+        found = explain(term.fleet, term.reviewer, self.config, pool, now=self.clock.monotonic())
+        for each in term.fleet.pools_of(pool.spec.instance_id) if not pool.spec.pool else ():
+            if each is not pool:
+                more = explain(term.fleet, term.reviewer, self.config, each, now=self.clock.monotonic())
+                found += [replace(one, message=f"pool {each.spec.pool}: {one.message}") for one in more]
+        return found
 
     def status(self) -> views.Status:
         if self._term is None:
@@ -364,6 +377,9 @@ class PoolService:
         if opened.intent.kind is IntentKind.COLLECT:
             term.resync.forget(opened.intent.addresses)
         term.claims.complete(intent_id, fence, outcome, report)
+        pool = term.fleet.pools.get(opened.intent.node)
+        if pool is not None and not pool.connected and is_over(pool):
+            term.fleet.remove_node(pool)
         await self._commit(term)
 
     async def inventory_page(self, intent_id: str, fence: int, page: Inventory) -> tuple[int, int]:

@@ -6,5 +6,6 @@ from typing import Final
 
 CLUSTER_TAG: Final = "plimsoll:cluster"
 NODE_TAG: Final = "plimsoll:node"
+POOL_TAG: Final = "plimsoll:pool"  # of an interface of a named pool; without it, it is of its node's default pool
 INTENT_TAG: Final = "plimsoll:intent"
 STEP_TAG: Final = "plimsoll:step"

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Final
 
 from ipam.errors import InvalidInput
 from ipam.model import NodeSpec
+
+POOL_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,29}[a-z0-9])?")
+POOL_NAME_REMEDY: Final = "use 1 to 31 lower-case letters, digits and '-', which neither begin nor end it"
+DEFAULT_POOL: Final = "default"  # people call it so: no named pool may
+
+
+def is_pool_name(text: str) -> bool:
+    """Whether a pool of a node may have that name."""
+    return bool(POOL_NAME.fullmatch(text)) and text != DEFAULT_POOL
 
 
 def in_lower_case(spec: NodeSpec) -> NodeSpec:
@@ -21,6 +32,9 @@ def validate(spec: NodeSpec) -> None:
     for field, value in (("name", spec.name), ("instance_id", spec.instance_id)):
         if not value or value != value.strip():
             raise InvalidInput(f"{field} is {value!r}", field=field, remedy="give it a name without blanks around it")
+    if "/" in spec.name and not is_pool_name(spec.pool):
+        remedy = f"{POOL_NAME_REMEDY}; '{DEFAULT_POOL}' is taken, and a node's name has no slash"
+        raise InvalidInput(f"pool is {spec.pool!r}", field="pool", remedy=remedy)
     if spec.first_interface_index < 0:
         raise InvalidInput("first_interface_index is negative", field="first_interface_index", remedy="use 0 or more")
     marks = spec.watermarks

@@ -150,7 +150,7 @@ def view_status(
     blocks = {subnet_id: block for subnet_id, (block, _) in fleet.blocks.items()}
     return Status(
         leader=True,
-        nodes=len(fleet.pools),
+        nodes=len(fleet.of_instance),
         nodes_in_deficit=in_deficit,
         nodes_at_capacity=at_capacity,
         open_intents=len(fleet.intents),

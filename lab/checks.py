@@ -193,7 +193,7 @@ async def nothing_spoofed(lab: Lab) -> str:
 
 async def central_services_away(lab: Lab) -> str:
     """Pods keep talking, and new ones start from what their node holds."""
-    pools = await lab.pools()
+    pools = await lab.pools(named=False)
     await lab.stop_central()
     await pods_reach_each_other(lab)
     new: list[Pod] = []

@@ -285,14 +285,21 @@ class Lab:
     def plugin(self, node: str) -> Plugin:
         return Plugin(self.options.plugin, self.nodes[node].cni_socket)
 
-    async def pools(self) -> Mapping[str, ipam_pb2.Pool]:
-        """All pools as the IPAM services know them, by node. Raises grpc.aio.AioRpcError."""
+    async def pools(self, *, named: bool = True) -> Mapping[str, ipam_pb2.Pool]:
+        """All pools as the IPAM services know them, by node. Raises grpc.aio.AioRpcError.
+
+        :param named: with what a node's named pools hold added to its default one.
+        """
         found: dict[str, ipam_pb2.Pool] = {}
         for cloud in self.clouds.values():
             token = ""
             while True:
                 answer = await cloud.ipam.ListPools(ipam_pb2.ListPoolsRequest(page_token=token), timeout=5.0)
-                found |= {pool.node.name: pool for pool in answer.pools}
+                for pool in answer.pools:
+                    if not pool.node.pool:
+                        found[pool.node.name] = _added(pool, found.get(pool.node.name))
+                    elif named:
+                        found[pool.node.name] = _added(found.get(pool.node.name) or ipam_pb2.Pool(), pool)
                 token = answer.next_page_token
                 if not token:
                     break
@@ -443,3 +450,12 @@ async def _background(work: Awaitable[None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _added(pool: ipam_pb2.Pool, other: ipam_pb2.Pool | None) -> ipam_pb2.Pool:
+    """`pool` with the addresses and interfaces of another pool of its node beside its own."""
+    if other is not None:
+        for name in ("attached", "in_use", "cooling", "needed", "excess", "pending_pods", "open_intents"):
+            setattr(pool, name, getattr(pool, name) + getattr(other, name))
+        pool.interfaces.extend(other.interfaces)
+    return pool

@@ -268,11 +268,20 @@ async def healthy(socket: Path) -> bool:
 def toml(settings: Mapping[str, Any]) -> str:
     """Settings as TOML: plain values first, then one table for each mapping."""
     plain = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key, table in settings.items():
         if isinstance(table, Mapping):
-            lines += ["", f"[{key}]", *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in table.items())]
+            lines += ["", f"[{key}]", *(f"{json.dumps(name)} = {_toml_value(value)}" for name, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    """JSON is TOML too, but for tables within lists and tables."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value)
 
 
 def _merge(settings: dict[str, Any], more: Mapping[str, object]) -> None:

@@ -115,7 +115,7 @@ def pool_view(service: str, pool: ipam.Pool) -> View:
     marks = pool.node.watermarks
     return {
         "service": service,
-        "node": pool.node.name,
+        "node": "/".join(filter(None, (pool.node.name, pool.node.pool))),
         "instance_id": pool.node.instance_id,
         "instance_type": pool.instance_type,
         "zone": pool.zone,

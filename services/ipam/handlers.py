@@ -48,7 +48,7 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         reports.check_labels(opened.node)
         defaults = overridden(self._defaults, self._service.config.overrides, opened.node.labels)
         spec = reports.node_spec_from(opened.node, defaults)
-        require_node(identity(context), spec.name)
+        require_node(identity(context), spec.node)
         session = await self._service.announce(spec, reports.usage_from(opened.usage))
         subscription = self._topics.subscribe(spec.name, Position.from_proto(opened.position))
         hearing = asyncio.create_task(self._hear(spec.name, session, request_iterator, subscription))
@@ -92,7 +92,7 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
             subscription.close()
 
     async def GetPool(self, request: pb.GetPoolRequest, context: Context) -> pb.GetPoolResponse:  # noqa: N802
-        require_node(identity(context), request.node)
+        require_node(identity(context), _node_of(request.node))
         return pb.GetPoolResponse(pool=pool_to(self._service.pool(request.node)))
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:  # noqa: N802
@@ -101,7 +101,7 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         return pb.ListPoolsResponse(pools=[pool_to(view) for view in part], next_page_token=token)
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
-        require_node(identity(context), request.node)
+        require_node(identity(context), _node_of(request.node))
         return pb.ExplainResponse(findings=[finding_to(each) for each in self._service.explain(request.node)])
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
@@ -149,6 +149,11 @@ async def _first(requests: AsyncIterator[pb.WatchRequest]) -> pb.WatchRequest.Op
                 return request.open
             break
     raise InvalidInput("a watch begins with `open`", field="message", remedy="send open first")
+
+
+def _node_of(key: str) -> str:
+    """The node that a pool called `key` belongs to."""
+    return key.partition("/")[0]
 
 
 def _age(intent: Intent) -> str:

@@ -37,7 +37,7 @@ def usage_from(message: pb.Usage) -> Usage:
 
 def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
     """Raises InvalidInput for what is missing, and for what is too much; what it means is checked by the domain."""
-    for field in ("name", "instance_id", "instance_type"):
+    for field in ("name", "pool", "instance_id", "instance_type"):
         _check_text(f"node.{field}", getattr(message, field))
     _check_policy(message.policy)
     for field in ("subnet_ids", "security_group_ids"):

@@ -96,10 +96,9 @@ class IpamClient:
 
     :param take: brings a whole pool into force; returns what is not, by interface id.
     :param changed: set whenever the usage may have changed.
+    :param spec: of the node, or of a named pool of it, which has a stream of its own.
     :ivar capacity: what the service said last of the node's addresses, for the registry; None: nothing yet.
     """
-
-    service = "ipam"
 
     def __init__(
         self,
@@ -111,6 +110,7 @@ class IpamClient:
         usage: Callable[[], Usage],
         changed: asyncio.Event,
     ) -> None:
+        self.service = f"ipam/{spec.pool}" if spec.pool else "ipam"
         self.target = target
         self._stream = _Stream(connect)
         self._spec = spec
@@ -147,7 +147,7 @@ class IpamClient:
             if channel is None or not self.state.connected:
                 continue
             try:
-                request = ipam_pb2.GetPoolRequest(node=self._spec.name)
+                request = ipam_pb2.GetPoolRequest(node=convert.pool_key(self._spec))
                 answer = await ipam_pb2_grpc.IpamServiceStub(channel).GetPool(request, timeout=_ASK_S)
             except grpc.RpcError as error:
                 _log.debug("capacity not told", error=describe(error))

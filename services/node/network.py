@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -133,6 +134,35 @@ class Network:
         own = [lease for lease in self._pool.leases() if lease.interface_id == interface.id]
         second = {lease.attributes.get(ADDRESS6, "") for lease in own} - {""}
         return frozenset(lease.address for lease in own) | second
+
+
+class Parts:
+    """The pools of a node, each told by a stream of its own; the network takes them as one.
+
+    What the journal has of a pool stays until that pool's own stream tells more.
+
+    :param names: of the pools; empty: the default one.
+    """
+
+    def __init__(self, network: Network, names: Collection[str], known: Mapping[str, PoolInterface]) -> None:
+        self._network = network
+        self._parts: dict[str, dict[str, PoolInterface]] = {name: {} for name in names}
+        for interface in known.values():
+            if interface.pool in self._parts:
+                self._parts[interface.pool][interface.id] = interface
+        self._lock = asyncio.Lock()
+
+    async def take(self, name: str, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
+        """Brings one pool into force beside the others. Returns what of it is not, by interface id. Raises
+        StoreError."""
+        async with self._lock:
+            for part in self._parts.values():  # an interface whose tag was changed is where it was told last
+                for known in part.keys() & interfaces.keys():
+                    del part[known]
+            self._parts[name] = {key: replace(one, pool=name) for key, one in interfaces.items()}
+            whole = {key: one for part in self._parts.values() for key, one in part.items()}
+            problems = await self._network.take(whole)
+        return {key: why for key, why in problems.items() if key in interfaces}
 
 
 def _link(interface: PoolInterface, kept: frozenset[str]) -> CloudLink:

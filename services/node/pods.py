@@ -36,19 +36,25 @@ class Attached:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Those that the network configuration gave, and the pod's name and namespace, which are the runtime's word."""
-        namespace, _, name = self.lease.pod.rpartition("/")
-        told = {"io.kubernetes.pod.namespace": namespace, "io.kubernetes.pod.name": name}
+        """See `labels_of`."""
         given = {
             key.removeprefix(_LABEL): value for key, value in self.lease.attributes.items() if key.startswith(_LABEL)
         }
-        return given | {key: value for key, value in told.items() if value}
+        return labels_of(self.lease.pod, given)
+
+
+def labels_of(pod: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Those that the network configuration gave, and the pod's name and namespace, which are the runtime's word."""
+    namespace, _, name = pod.rpartition("/")
+    told = {"io.kubernetes.pod.namespace": namespace, "io.kubernetes.pod.name": name}
+    return {**given, **{key: value for key, value in told.items() if value}}
 
 
 class Pods:
     """
     :param mtu_of: MTU in bytes for pods on a cloud interface, by its id; 0: the kernel's default.
     :param address6_of: IPv6 address of a pod by its leased IPv4 one; empty: none.
+    :param pool_of: the node's pool that a pod's address comes from, by its labels; empty: the default one.
     :param wait_s: how long an ADD waits for a free address.
     :param max_waiting: ADDs that may wait at once; further ones are answered at once, so that a DEL finds a thread.
     """
@@ -60,6 +66,7 @@ class Pods:
         *,
         mtu_of: Callable[[str], int],
         address6_of: Callable[[str], str] = lambda _: "",
+        pool_of: Callable[[Mapping[str, str]], str] = lambda _: "",
         wait_s: float = 2.0,
         max_waiting: int = 32,
     ) -> None:
@@ -67,6 +74,7 @@ class Pods:
         self._endpoints = endpoints
         self._mtu_of = mtu_of
         self._address6_of = address6_of
+        self._pool_of = pool_of
         self._wait_s = wait_s
         self._waiters = threading.BoundedSemaphore(max_waiting)
         self._locks: dict[str, tuple[threading.Lock, list[None]]] = {}
@@ -81,7 +89,7 @@ class Pods:
         with self._alone(owner):
             fresh = self._pool.find(owner) is None
             attributes = {"netns": netns, "network": network, **{_LABEL + name: labels[name] for name in labels}}
-            lease = self._lease(owner, pod, attributes)
+            lease = self._lease(owner, pod, attributes, self._pool_of(labels_of(pod, labels)))
             if not fresh:
                 attributes |= {ADDRESS6: lease.attributes[ADDRESS6]} if ADDRESS6 in lease.attributes else {}
                 if lease.attributes != attributes:
@@ -95,12 +103,12 @@ class Pods:
                 raise
             return attached
 
-    def _lease(self, owner: Owner, pod: str, attributes: Mapping[str, str]) -> Lease:
+    def _lease(self, owner: Owner, pod: str, attributes: Mapping[str, str], pool: str) -> Lease:
         may_wait = self._waiters.acquire(blocking=False)
         try:
             wait_s = self._wait_s if may_wait else 0.0
             return self._pool.lease(
-                owner, pod=pod, attributes=attributes, attributes_of=self._second_address, wait_s=wait_s
+                owner, pod=pod, attributes=attributes, attributes_of=self._second_address, wait_s=wait_s, pool=pool
             )
         finally:
             if may_wait:

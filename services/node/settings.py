@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,6 +25,7 @@ from datapath.errors import InvalidSetting
 from ipam import ranges
 from ipam.local import Choice
 from ipam.overrides import TARGETS
+from ipam.validation import DEFAULT_POOL, POOL_NAME_REMEDY, is_pool_name
 from services.runtime.addresses import SOCKET_PATH_BYTES, parse_listen
 from services.runtime.settings import ServiceSettings
 
@@ -129,6 +131,35 @@ class PolicySettings(BaseModel):
         return self
 
 
+class PoolSettings(BaseModel):
+    """A pool beside the node's default one: interfaces of its own, for pods that its labels choose."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="1 to 31 lower-case letters, digits and '-'; interfaces have it in plimsoll:pool")
+    match_labels: dict[str, str] = Field(description="labels that a pod must have, all of them")
+    subnet_ids: list[str] = Field([], description="subnets of its interfaces, by id")
+    subnet_tags: dict[str, str] = Field({}, description="subnets of its interfaces, by tags")
+    security_group_ids: list[str] = Field([], description="security groups of its interfaces, by id")
+    security_group_tags: dict[str, str] = Field({}, description="security groups of its interfaces, by tags")
+    watermarks: WatermarkSettings | None = Field(None, description="its marks; else the node's")
+    policy: PolicySettings | None = Field(None, description="its targets, warm-up and demand; else the node's")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not is_pool_name(value):
+            raise ValueError(f"{POOL_NAME_REMEDY}; '{DEFAULT_POOL}' is the name of the pool that is always there")
+        return value
+
+    @field_validator("match_labels")
+    @classmethod
+    def _labels(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError("it would take every pod; name a label, or set the node's own pool")
+        return value
+
+
 CLUSTER = "cluster"
 
 
@@ -179,6 +210,34 @@ class Settings(ServiceSettings):
     public_address_tags: dict[str, str] = Field({}, description="this node gets a public address with these tags")
     delete_on_termination: bool | None = Field(None, description="delete new interfaces with the instance")
     release_excess: bool | None = Field(None, description="give addresses above the watermark back")
+
+    pools: tuple[PoolSettings, ...] = Field(
+        (), description="more pools, for pods by their labels; the first match wins"
+    )
+
+    @field_validator("pools")
+    @classmethod
+    def _pools(cls, value: tuple[PoolSettings, ...], info: ValidationInfo) -> tuple[PoolSettings, ...]:
+        if value and not info.data.get("ipam"):
+            raise ValueError("pools are interfaces of a cloud: set ipam")
+        names = [each.name for each in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two pools are called {name!r}; give each a name of its own")
+        for each in value if info.data.get("cloud") == "azure" else ():
+            if each.subnet_ids or each.subnet_tags or each.security_group_ids or each.security_group_tags:
+                raise ValueError(
+                    f"{each.name}: interfaces of Azure come with the machine; tag those of the pool plimsoll:pool="
+                    f"{each.name}, and leave subnets and groups out"
+                )
+        return value
+
+    def pool_of(self, labels: Mapping[str, str]) -> str:
+        """The pool for a pod with these labels; empty: the default one."""
+        for each in self.pools:
+            if each.match_labels.items() <= labels.items():
+                return each.name
+        return ""
 
     @field_validator("registry", "ipam")
     @classmethod

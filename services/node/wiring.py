@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -42,9 +43,9 @@ from services.node.datapath import DatapathRunner, PodNames, config_of
 from services.node.datapath_handlers import DatapathHandlers
 from services.node.handlers import NodeHandlers
 from services.node.metrics import ConntrackCollector, DatapathCollector, NodeCollector
-from services.node.network import Network, settle
+from services.node.network import Network, Parts, settle
 from services.node.pods import Pods
-from services.node.settings import Settings
+from services.node.settings import PoolSettings, Settings
 from services.runtime.client import aio_channel
 from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Lifecycle
@@ -87,7 +88,14 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     )
     mtu_of: Callable[[str], int] = (lambda _: settings.mtu) if settings.mtu else network.mtu_of
     address6_of = ranges.address6_of if ranges is not None else pool.address6_of
-    pods = Pods(pool, endpoints, mtu_of=mtu_of, address6_of=address6_of, wait_s=settings.address_wait_s)
+    pods = Pods(
+        pool,
+        endpoints,
+        mtu_of=mtu_of,
+        address6_of=address6_of,
+        pool_of=settings.pool_of,
+        wait_s=settings.address_wait_s,
+    )
     await asyncio.to_thread(_restore, endpoints, network, pods, ranges)
     if datapath is not None:
         await asyncio.to_thread(datapath.pods.keep, {one.endpoint.host_device for one in pods.attached()})
@@ -128,16 +136,23 @@ async def build(settings: Settings, life: Lifecycle) -> None:
 
     ipam: IpamClient | None = None
     if settings.ipam:
-        ipam = IpamClient(
-            settings.ipam,
-            _connector(settings, settings.ipam, f"service/ipam-{settings.cloud}"),
-            node_spec(settings),
-            take=network.take,
-            usage=pool.usage,
-            changed=signal.subscribe(),
-        )
-        connections.append(ipam)
-        life.spawn("ipam", ipam.run)
+        specs = [node_spec(settings), *(pool_spec(settings, each) for each in settings.pools)]
+        parts = Parts(network, [each.pool for each in specs], pool.interfaces())
+        clients = [
+            IpamClient(
+                settings.ipam,
+                _connector(settings, settings.ipam, f"service/ipam-{settings.cloud}"),
+                spec,
+                take=partial(parts.take, spec.pool),
+                usage=partial(pool.usage, spec.pool),
+                changed=signal.subscribe(),
+            )
+            for spec in specs
+        ]
+        ipam = clients[0]
+        for client in clients:
+            connections.append(client)
+            life.spawn(client.service, client.run)
     if settings.registry:
         registry = RegistryClient(
             settings.registry,
@@ -248,6 +263,24 @@ def node_spec(settings: Settings) -> ipam_pb2.NodeSpec:
         spec.watermarks.CopyFrom(ipam_pb2.Watermarks(**settings.watermarks.model_dump()))
     if settings.policy is not None:
         spec.policy.CopyFrom(ipam_pb2.Policy(**settings.policy.model_dump()))
+    return spec
+
+
+def pool_spec(settings: Settings, pool: PoolSettings) -> ipam_pb2.NodeSpec:
+    """What this node says of a named pool: what the pool leaves unset is as for the node's default one, but for subnets
+    and groups, and for the public address, which are not shared."""
+    spec = node_spec(settings)
+    for field in ("subnet_ids", "subnet_tags", "security_group_ids", "security_group_tags", "public_address_tags"):
+        spec.ClearField(field)
+    spec.pool = pool.name
+    spec.subnet_ids.extend(pool.subnet_ids)
+    spec.subnet_tags.update(pool.subnet_tags)
+    spec.security_group_ids.extend(pool.security_group_ids)
+    spec.security_group_tags.update(pool.security_group_tags)
+    if pool.watermarks is not None:
+        spec.watermarks.CopyFrom(ipam_pb2.Watermarks(**pool.watermarks.model_dump()))
+    if pool.policy is not None:
+        spec.policy.CopyFrom(ipam_pb2.Policy(**pool.policy.model_dump()))
     return spec
 
 

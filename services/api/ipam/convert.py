@@ -71,6 +71,11 @@ def policy_to(policy: Policy) -> pb.Policy:
     return pb.Policy(**{name: getattr(policy, name) for name in Policy.__dataclass_fields__})
 
 
+def pool_key(message: pb.NodeSpec) -> str:
+    """How the service calls the pool: by its node's name, with that of the pool behind it if it has one."""
+    return f"{message.name}/{message.pool}" if message.pool else message.name
+
+
 def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
     """Raises InvalidInput for a node without name or instance."""
     for field in ("name", "instance_id"):
@@ -78,12 +83,14 @@ def node_spec_from(message: pb.NodeSpec, defaults: NodeSpec) -> NodeSpec:
             raise InvalidInput(
                 f"the node says no {field}", field=f"node.{field}", remedy="set it in the node's settings"
             )
+    if "/" in message.name:
+        raise InvalidInput(f"the node is called {message.name!r}", field="node.name", remedy="use a name without '/'")
     marks = defaults.watermarks
     if message.HasField("watermarks"):
         marks = watermarks_from(message.watermarks, marks)
     spec = replace(
         defaults,
-        name=message.name,
+        name=pool_key(message),
         instance_id=message.instance_id,
         instance_type=message.instance_type,
         watermarks=marks,
@@ -110,7 +117,8 @@ def _subnet_policy(text: str) -> SubnetPolicy:
 
 def node_spec_to(spec: NodeSpec) -> pb.NodeSpec:
     return pb.NodeSpec(
-        name=spec.name,
+        name=spec.node,
+        pool=spec.pool,
         instance_id=spec.instance_id,
         instance_type=spec.instance_type,
         watermarks=watermarks_to(spec.watermarks),

@@ -70,7 +70,13 @@ def running_lab(name: str, *words: str) -> subprocess.Popen[str]:
 
 
 def test_once_runs_checks_and_leaves_nothing(lab_name: str) -> None:
+    """With a second pool on each node, from which pod-2 and pod-3 get their addresses."""
+    pools = ", ".join(
+        f'{{name = "{pod}", match_labels = {{"io.kubernetes.pod.name" = "{pod}"}}, watermarks = {{pre_allocate = 1}}}}'
+        for pod in ("pod-2", "pod-3")
+    )
     words = lab("--name", lab_name, "--nodes", "2", "--pods", "5", "--once", "--json", "--release-delay-s", "1")
+    words += ["--instance-type", "m5.2xlarge", "--set", f"node.pools=[{pools}]"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)

@@ -131,7 +131,7 @@ class Watermarks(_message.Message):
     """Addresses kept free beyond those in use. Unset means 8."""
     min_allocate: _builtins.int
     max_allocate: _builtins.int
-    """0: as many as the instance holds."""
+    """0: as many as the instance holds"""
     max_above_watermark: _builtins.int
     def __init__(
         self,
@@ -344,6 +344,7 @@ class NodeSpec(_message.Message):
     USE_PRIMARY_ADDRESS_FIELD_NUMBER: _builtins.int
     PUBLIC_ADDRESS_TAGS_FIELD_NUMBER: _builtins.int
     SUBNET_POLICY_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     instance_id: _builtins.str
@@ -361,6 +362,8 @@ class NodeSpec(_message.Message):
     """The primary address of every interface but the first may carry a pod."""
     subnet_policy: _builtins.str
     """most-free, ordered or random. Empty: the service's default"""
+    pool: _builtins.str
+    """a named pool of the node, beside its default one. Each has its own stream and key NAME/POOL"""
     @_builtins.property
     def watermarks(self) -> Global___Watermarks: ...
     @_builtins.property
@@ -404,11 +407,12 @@ class NodeSpec(_message.Message):
         use_primary_address: _builtins.bool | None = ...,
         public_address_tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         subnet_policy: _builtins.str = ...,
+        pool: _builtins.str = ...,
         policy: Global___Policy | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_ipv6", b"_ipv6", "_prefix_delegation", b"_prefix_delegation", "_release_excess", b"_release_excess", "_use_primary_address", b"_use_primary_address", "delete_on_termination", b"delete_on_termination", "first_interface_index", b"first_interface_index", "ipv6", b"ipv6", "policy", b"policy", "prefix_delegation", b"prefix_delegation", "release_excess", b"release_excess", "use_primary_address", b"use_primary_address", "watermarks", b"watermarks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_ipv6", b"_ipv6", "_prefix_delegation", b"_prefix_delegation", "_release_excess", b"_release_excess", "_use_primary_address", b"_use_primary_address", "delete_on_termination", b"delete_on_termination", "exclude_interface_tags", b"exclude_interface_tags", "first_interface_index", b"first_interface_index", "instance_id", b"instance_id", "instance_type", b"instance_type", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "policy", b"policy", "prefix_delegation", b"prefix_delegation", "public_address_tags", b"public_address_tags", "release_excess", b"release_excess", "security_group_ids", b"security_group_ids", "security_group_tags", b"security_group_tags", "subnet_ids", b"subnet_ids", "subnet_policy", b"subnet_policy", "subnet_tags", b"subnet_tags", "use_primary_address", b"use_primary_address", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination", "_first_interface_index", b"_first_interface_index", "_ipv6", b"_ipv6", "_prefix_delegation", b"_prefix_delegation", "_release_excess", b"_release_excess", "_use_primary_address", b"_use_primary_address", "delete_on_termination", b"delete_on_termination", "exclude_interface_tags", b"exclude_interface_tags", "first_interface_index", b"first_interface_index", "instance_id", b"instance_id", "instance_type", b"instance_type", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "policy", b"policy", "pool", b"pool", "prefix_delegation", b"prefix_delegation", "public_address_tags", b"public_address_tags", "release_excess", b"release_excess", "security_group_ids", b"security_group_ids", "security_group_tags", b"security_group_tags", "subnet_ids", b"subnet_ids", "subnet_policy", b"subnet_policy", "subnet_tags", b"subnet_tags", "use_primary_address", b"use_primary_address", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delete_on_termination: _TypeAlias = _typing.Literal["delete_on_termination"]  # noqa: Y015
     _WhichOneofArgType__delete_on_termination: _TypeAlias = _typing.Literal["_delete_on_termination", b"_delete_on_termination"]  # noqa: Y015
