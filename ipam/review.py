@@ -17,7 +17,7 @@ from ipam.degradation import Degradation, allows
 from ipam.drifted import Drifted
 from ipam.fleet import Fleet, OpenIntent
 from ipam.model import AddressState, Intent, IntentKind, Limits, Watermarks
-from ipam.obtainable import obtainable
+from ipam.obtainable import Obtainable, obtainable
 from ipam.plan import CallLimits, call_limits, capacity
 from ipam.pools import Counts, Pool
 from ipam.ports import Capabilities, Clock
@@ -158,10 +158,12 @@ class Reviewer:
     def want(self, pool: Pool) -> int:
         """Addresses to ask of the cloud now, whether due or not."""
         counts = pool.counts()
-        if not counts.pending and owes(pool, self._clock.monotonic()):
+        wanted = self.wishes.ask(pool, counts, self.room(pool))
+        now = self._clock.monotonic()
+        if wanted and not counts.pending and owes(pool, now) and self._would_take_back(pool, wanted, now):
             self._fleet.look(pool, pool.owes_until)
-            return 0  # it would take back what it has just given to others
-        return self.wishes.ask(pool, counts, self.room(pool))
+            return 0
+        return wanted
 
     def open(
         self,
@@ -268,15 +270,26 @@ class Reviewer:
 
     def _reclaim(self, pool: Pool, pending: int, now: float) -> None:
         """Pods wait, the instance has room, and the subnets in its reach have nothing left: others have."""
-        limits = self.limits(pool)
-        if limits is None or pool.instance is None or not self.may(IntentKind.RELEASE):
+        found = self._obtainable(pool, now)
+        if found is None or not self.may(IntentKind.RELEASE):
             return
-        found = obtainable(
+        if found.by_limits and not found.by_subnets and found.subnets:
+            reclaim(self._fleet, pool, min(pending, found.by_limits), found.subnets.keys(), now)
+
+    def _would_take_back(self, pool: Pool, wanted: int, now: float) -> bool:
+        """Whether a node that has given to others would fetch what these wait for: subnets have no more than that."""
+        found = self._obtainable(pool, now)
+        waiting = sum(each.counts().pending for each in self._fleet.pools.values())
+        return found is None or found.by_subnets < wanted + waiting
+
+    def _obtainable(self, pool: Pool, now: float) -> Obtainable | None:
+        limits = self.limits(pool)
+        if limits is None or pool.instance is None:
+            return None
+        return obtainable(
             pool.spec, pool.instance, limits, calls=self.call_limits(), subnets=self._fleet.subnets,
             blocked=self._fleet.blocked(now),
         )  # fmt: skip
-        if found.by_limits and not found.by_subnets and found.subnets:
-            reclaim(self._fleet, pool, min(pending, found.by_limits), found.subnets.keys(), now)
 
     def given_back(self, pool: Pool, count: int, now: float) -> None:
         """A node has given what it owed: who waits for addresses of these subnets tries again at once."""

@@ -129,6 +129,9 @@ class FakeCloud:
     def fail(self, operation: str, error: CloudError, *, count: int = 1, after_effect: bool = False) -> None:
         self.faults.append(Fault(operation, error, count, after_effect))
 
+    def add_subnet(self, subnet: Subnet) -> None:
+        self._spaces[subnet.id] = space_of(subnet)
+
     def drain(self, subnet_id: str, *, leave: int = 0) -> list[str]:
         """Somebody else takes the subnet's free addresses; give them back with `refill`."""
         with self._lock:

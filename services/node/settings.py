@@ -142,8 +142,8 @@ class PoolSettings(BaseModel):
     subnet_tags: dict[str, str] = Field({}, description="subnets of its interfaces, by tags")
     security_group_ids: list[str] = Field([], description="security groups of its interfaces, by id")
     security_group_tags: dict[str, str] = Field({}, description="security groups of its interfaces, by tags")
-    watermarks: WatermarkSettings | None = Field(None, description="its marks; else the node's")
-    policy: PolicySettings | None = Field(None, description="its targets, warm-up and demand; else the node's")
+    watermarks: WatermarkSettings | None = Field(None, description="its marks; else the service's")
+    policy: PolicySettings | None = Field(None, description="its targets, warm-up and demand; else the service's")
 
     @field_validator("name")
     @classmethod

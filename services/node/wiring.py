@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 import grpc
 import structlog
@@ -266,11 +267,17 @@ def node_spec(settings: Settings) -> ipam_pb2.NodeSpec:
     return spec
 
 
+_OWN_TO_EACH_POOL: Final = (
+    "subnet_ids", "subnet_tags", "security_group_ids", "security_group_tags", "public_address_tags", "watermarks",
+    "policy",
+)  # fmt: skip
+
+
 def pool_spec(settings: Settings, pool: PoolSettings) -> ipam_pb2.NodeSpec:
-    """What this node says of a named pool: what the pool leaves unset is as for the node's default one, but for subnets
-    and groups, and for the public address, which are not shared."""
+    """What this node says of a named pool. Subnets, groups, marks and targets are its own, or the service's; the public
+    address is the default pool's."""
     spec = node_spec(settings)
-    for field in ("subnet_ids", "subnet_tags", "security_group_ids", "security_group_tags", "public_address_tags"):
+    for field in _OWN_TO_EACH_POOL:
         spec.ClearField(field)
     spec.pool = pool.name
     spec.subnet_ids.extend(pool.subnet_ids)

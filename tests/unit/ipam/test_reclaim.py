@@ -111,3 +111,15 @@ def test_a_giver_whose_own_pods_come_fetches_again(ipam_sites: Sites) -> None:
         site.advance(5)
     assert len(site.addresses(rich)) == len(own) + 1, "the third node has some to spare"
     assert set(site.addresses("poor")) >= held
+
+
+def test_a_giver_fetches_again_as_soon_as_there_is_enough_for_all(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites)
+    site.report("poor", pending_pods=2)
+    site.work()
+    settle(site)
+    site.report("poor", in_use=frozenset(site.addresses("poor")))
+    site.cloud.add_subnet(Subnet("subnet-1", "10.0.1.0/24", "zone-a", "vpc-1", 0))
+    site.run(site.service.resync())
+    settle(site, 40)
+    assert [len(site.addresses(each)) for each in ("rich-1", "rich-2")] == [4, 4], "without waiting for two minutes"

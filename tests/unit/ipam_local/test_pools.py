@@ -82,6 +82,14 @@ def test_a_pod_that_waits_for_one_pool_does_not_hold_up_the_release_of_another(n
     assert pool.lease(pod("late"), pool="payments").address == Q
 
 
+def test_what_is_used_and_of_no_pool_any_more_is_told_to_all(node: Node) -> None:
+    pool = node.start()
+    pool.apply(pool_of(interface("eni-0", [A]), payments([P, Q])))
+    pool.lease(pod("pay"), pool="payments")
+    pool.apply(pool_of(interface("eni-0", [A]), payments([Q])))
+    assert pool.usage("").in_use == pool.usage("payments").in_use == {P}
+
+
 def test_leases_and_pools_outlive_the_daemon(node: Node) -> None:
     pool = node.start()
     pool.apply(pool_of(interface("eni-0", [A]), payments([P, Q])))

@@ -61,7 +61,8 @@ def test_a_pool_says_what_is_its_own_and_shares_neither_subnets_nor_the_public_a
     assert (payments.name, payments.pool, payments.instance_id) == ("n1", "payments", "i-1")
     assert (list(payments.subnet_ids), dict(payments.subnet_tags)) == ([], {"pool": "payments"})
     assert payments.watermarks.pre_allocate == 1
-    assert batch.watermarks.pre_allocate == 4
+    assert own.watermarks.pre_allocate == 4
+    assert not batch.HasField("watermarks"), "else each pool would add to the node's"
     assert not payments.public_address_tags
 
 

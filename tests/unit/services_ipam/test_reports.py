@@ -104,3 +104,17 @@ def test_errors_of_an_acknowledgement_are_bounded() -> None:
     assert reports.errors_from(watch_pb2.Ack(errors=[error(key="eni-1", reason="r" * 9999)])) == {"eni-1": "r" * 512}
     with pytest.raises(InvalidInput):
         reports.errors_from(watch_pb2.Ack(errors=[error(key=f"eni-{n}") for n in range(1000)]))
+
+
+def test_a_named_pool_is_keyed_by_its_node_and_its_name() -> None:
+    message = pb.NodeSpec(name="node-1", pool="payments", instance_id="i-1")
+    spec = reports.node_spec_from(message, DEFAULTS)
+    assert (spec.name, spec.node, spec.pool) == ("node-1/payments", "node-1", "payments")
+    assert convert.node_spec_to(spec).pool == "payments"
+    assert convert.node_spec_from(convert.node_spec_to(spec), DEFAULTS) == spec
+
+
+def test_a_node_cannot_pass_for_a_pool_of_another() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        reports.node_spec_from(pb.NodeSpec(name="node-2/payments", instance_id="i-1"), DEFAULTS)
+    assert refused.value.field == "node.name"
