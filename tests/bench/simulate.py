@@ -34,7 +34,7 @@ def main(argv: list[str]) -> list[Row]:
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
         pods = results[-1].pods
         rows.append(Row(f"{what}, {pods:,} pods, {variant.name}: CPU", cpu, "s", target="<= 60"))
-        rows.append(Row(f"{what}, {variant.name}: wall, on a machine with other load", wall, "s"))
+        rows.append(Row(f"{what}, {variant.name}: wall", wall, "s"))
     fixed, demand = results
     rows += [
         Row(f"{what}: idle addresses a node by demand, against a fixed mark of 8", demand.idle_mean / demand.nodes,
