@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ipam.asked import Asked
 from ipam.degradation import ByBudget, ByHand, Throttle, by_hand
 from ipam.model import (
     AddressState,
@@ -74,6 +75,7 @@ class Fleet:
         self.told: set[str] = set()  # nodes whose view changed since it was last told
         self._dead_of: dict[tuple[str, IntentKind], str] = {}
         self._looks: list[tuple[float, str]] = []
+        self.asked = Asked()
         self._dirty: dict[str, set[str]] = {}
 
     # marks

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import pytest
+
+from ipam import reclaim as reclaiming
 from ipam.model import Subnet, Watermarks
 from ipam.testing import FakeCloud, IpamSite
 
@@ -123,3 +127,59 @@ def test_a_giver_fetches_again_as_soon_as_there_is_enough_for_all(ipam_sites: Si
     site.run(site.service.resync())
     settle(site, 40)
     assert [len(site.addresses(each)) for each in ("rich-1", "rich-2")] == [4, 4], "without waiting for two minutes"
+
+
+def crowd(ipam_sites: Sites, poor: int) -> tuple[IpamSite, list[str]]:
+    """One rich node that keeps 6 free addresses, and nodes that came too late, in a subnet that is empty."""
+    site = ipam_sites(cloud=FakeCloud(subnets=[replace(SUBNET, cidr="10.0.0.0/27")]), coalesce_s=5.0)
+    site.node("rich-1", watermarks=Watermarks(pre_allocate=6), subnet_id="subnet-0")
+    site.report("rich-1")
+    site.work()
+    names = [f"poor-{number}" for number in range(poor)]
+    for name in names:
+        site.node(name, watermarks=Watermarks(pre_allocate=0), subnet_id="subnet-0")
+        site.report(name)
+    site.work()
+    site.cloud.drain("subnet-0")
+    assert len(site.addresses("rich-1")) == 6
+    return site, names
+
+
+def test_as_much_is_asked_for_as_all_who_wait_there_want(ipam_sites: Sites) -> None:
+    site, names = crowd(ipam_sites, 3)
+    for name in names:
+        site.report(name, pending_pods=1)
+    site.work()
+    site.tick()
+    assert sum(state == "marked" for state in site.states("rich-1").values()) == 3, (
+        "in one round, not one after another"
+    )
+
+
+def test_who_can_give_no_more_is_not_waited_for(ipam_sites: Sites) -> None:
+    site = crowded(ipam_sites)
+    site.report("poor", pending_pods=1)
+    site.work()
+    site.tick()
+    (asked,) = (each for each in ("rich-1", "rich-2") if "marked" in site.states(each).values())
+    site.report(asked, in_use=frozenset(site.addresses(asked)))  # its own pods were faster
+    other = "rich-2" if asked == "rich-1" else "rich-1"
+    for _ in range(4):
+        site.report("poor", pending_pods=1)
+        answer(site, other)
+        site.work()
+        site.advance(5)
+    assert len(site.addresses("poor")) == 1
+
+
+def test_the_fleet_is_not_looked_through_with_each_report(ipam_sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, names = crowd(ipam_sites, 3)
+    looks: list[str] = []
+    spare = reclaiming.spare
+    monkeypatch.setattr(reclaiming, "spare", lambda pool, reach: looks.append(pool.spec.name) or spare(pool, reach))
+    site.report("rich-1", in_use=frozenset(site.addresses("rich-1")))  # nobody has anything to give
+    for _ in range(20):
+        for name in names:
+            site.report(name, pending_pods=1)
+            site.work()
+    assert 0 < len(looks) <= 2 * (1 + len(names)), "however often who waits says so"
