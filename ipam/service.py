@@ -19,11 +19,12 @@ from dataclasses import replace
 from ipam import release, views
 from ipam.claims import Claims
 from ipam.config import IpamConfig
-from ipam.degradation import ByHand, Degradation
+from ipam.degradation import Degradation
 from ipam.durable import Outbox, Writer
-from ipam.errors import AddressConflict, InvalidInput, IpamError, NotFound, NotLeader
+from ipam.errors import AddressConflict, IpamError, NotFound, NotLeader
 from ipam.explain import explain
 from ipam.fleet import Fleet, restore
+from ipam.levels import Levels
 from ipam.model import (
     Claim,
     DeadLetter,
@@ -62,7 +63,7 @@ class _Term:
         self.reviewer = Reviewer(service.config, service.capabilities, service.clock, fleet)
         self.claims = Claims(service.config, service.clock, fleet, self.reviewer)
         self.resync = Resync(service.config, service.clock, fleet, self.reviewer)
-        self.level = fleet.throttle.level(service.clock.now())
+        self.levels = Levels(service.clock, fleet, self.reviewer)
         self.sweep_at = self.resync_at = service.clock.monotonic()
         self.collect_at = self.resync_at + service.config.collect_interval_s
         self.renew_at = self.resync_at + RENEW_S
@@ -336,15 +337,7 @@ class PoolService:
     async def set_level(self, level: Degradation, *, lasts_s: float = 0.0, why: str = "") -> views.LevelView:
         """Has the service do no more than `level` allows, for `lasts_s`; 0: until it is set anew. Durable."""
         term = self._leading()
-        if lasts_s < 0:
-            raise InvalidInput(f"a level lasts {lasts_s:g} s", field="lasts", remedy="use 0 or more")
-        until_at = self.clock.now() + lasts_s if lasts_s and level else 0.0
-        term.fleet.throttle.by_hand = ByHand(level, until_at, why if level else "")
-        kept = {"level": level.word, "until_at": until_at, "why": why} if level else None
-        term.fleet.remember("level", kept)
-        term.level = term.fleet.throttle.level(self.clock.now())
-        term.reviewer.review_all()
-        log.warning("level %s was set by hand%s", level.word, f": {why}" if why else "")
+        term.levels.set(level, lasts_s=lasts_s, why=why)
         await self._commit(term)
         return views.view_level(term.fleet, self.clock.now())
 
@@ -415,7 +408,8 @@ class PoolService:
         if term is None:
             return
         now = self.clock.monotonic()
-        self._relevel(term, now)
+        term.levels.tend()
+        term.fleet.blocked(now)  # what is passed over no longer is told so
         for pool in term.fleet.due(now):
             term.reviewer.review(pool)
         if now >= term.sweep_at:
@@ -431,20 +425,6 @@ class PoolService:
             if leaked and term.reviewer.may(IntentKind.COLLECT):
                 term.reviewer.open_single(IntentKind.COLLECT, tuple(leaked))
         await self._commit(term)
-
-    def _relevel(self, term: _Term, now: float) -> None:
-        """Leaves a level whose time is over, and takes up what was left out."""
-        throttle = term.fleet.throttle
-        throttle.by_budget.judge(now)
-        level = throttle.level(self.clock.now())
-        if level == term.level:
-            return
-        log.warning("level %s follows %s %s", level.word, term.level.word, throttle.why(self.clock.now()))
-        term.level = level
-        if throttle.by_hand.level and not throttle.by_hand.at(self.clock.now()):
-            throttle.by_hand = ByHand()
-            term.fleet.remember("level", None)
-        term.reviewer.review_all()
 
     async def _lead(self) -> None:
         term = self._term

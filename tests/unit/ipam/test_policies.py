@@ -310,3 +310,31 @@ def test_a_worker_in_the_middle_stops_before_its_next_call(ipam_sites: Sites) ->
     set_level(site, Degradation.NORMAL)
     site.advance(120)
     assert len(site.addresses()) == 8
+
+
+@pytest.mark.parametrize("ends", ["by hand", "by itself"])
+def test_what_was_left_out_is_taken_up_at_once_when_the_level_ends(ipam_sites: Sites, ends: str) -> None:
+    site = ipam_sites()
+    site.node(usage=Usage(pending_pods=1))
+    set_level(site, Degradation.FROZEN, lasts_s=1000)
+    site.advance(999)  # the sweeper has offered the intent in vain, ever more seldom
+    assert site.addresses() == []
+    if ends == "by hand":
+        set_level(site, Degradation.NORMAL)
+    site.advance(2, step_s=1)
+    assert len(site.addresses()) >= 1, "a pod waits"
+
+
+def test_a_subnet_that_is_passed_over_no_longer_is_told_so_though_nobody_asks(ipam_sites: Sites) -> None:
+    site = ipam_sites(block_s=60.0, reclaim=False)
+    site.node()
+    site.work()
+    taken = site.cloud.drain("subnet-a")
+    site.report(in_use=frozenset(site.addresses()), pending_pods=1)
+    site.work()
+    assert [each.blocked_until_at > 0 for each in site.service.status().subnets if each.id == "subnet-a"] == [True]
+    site.report()  # and it lacks nothing any more
+    site.cloud.refill("subnet-a", taken)
+    site.advance(90)
+    assert [each.blocked_until_at > 0 for each in site.service.status().subnets if each.id == "subnet-a"] == [False]
+    assert site.service.pool("n1").obtainable.addresses > 0
