@@ -16,7 +16,7 @@ def candidates(spec: NodeSpec, instance: Instance, subnets: Iterable[Subnet]) ->
     near = [each for each in subnets if (each.zone, each.vpc_id) == (instance.zone, instance.vpc_id)]
     if spec.subnet_ids:
         return [each for each in near if each.id in spec.subnet_ids]
-    return [each for each in near if matches(each.tags, spec.subnet_tags)]
+    return [each for each in near if matches(each.tags, spec.subnet_tags)] if spec.subnet_tags else near
 
 
 def choose_subnet(

@@ -285,12 +285,17 @@ class PoolService:
                 found += [replace(one, message=f"pool {each.spec.pool}: {one.message}") for one in more]
         return found
 
-    def status(self) -> views.Status:
+    def names(self) -> list[str]:
+        """Of all pools, in order. Raises NotLeader."""
+        return sorted(self._leading().fleet.pools)
+
+    def status(self, in_need: tuple[int, int] | None = None) -> views.Status:
+        """:param in_need: pools in deficit and at capacity, where they were counted already."""
         if self._term is None:
             return views.Status(False, 0, 0, 0, 0, 0, (), (), 0.0)
         return views.view_status(
             self._term.fleet,
-            self._term.reviewer,
+            views.categories(self._term.fleet, self._term.reviewer) if in_need is None else in_need,
             last_resync_at=self._term.resync.last_at,
             now=self.clock.now(),
             exhaustions=self._term.resync.exhaustions(),

@@ -25,6 +25,7 @@ class PoolView:
     """A node's pool. `capacity` and the limits are 0 while unknown; addresses have the node's own words in them.
 
     :ivar obtainable: None while instance or limits are unknown.
+    :ivar full: the instance takes no more addresses.
     """
 
     spec: NodeSpec
@@ -48,6 +49,7 @@ class PoolView:
     marks_why: str = ""
     overrides: tuple[str, ...] = ()
     obtainable: Obtainable | None = None
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +132,31 @@ def view_pool(fleet: Fleet, reviewer: Reviewer, pool: Pool) -> PoolView:
         else obtainable(
             pool.spec, instance, limits, calls=reviewer.call_limits(), subnets=fleet.subnets, blocked=fleet.blocks
         ),
+        full=not reviewer.room(pool),
     )
 
 
-def view_status(
-    fleet: Fleet,
-    reviewer: Reviewer,
-    *,
-    last_resync_at: float,
-    now: float,
-    exhaustions: Mapping[str, Exhaustion] = NO_EXHAUSTIONS,
-) -> Status:
+def categories(fleet: Fleet, reviewer: Reviewer) -> tuple[int, int]:
+    """How many pools are in deficit, and how many of these are at capacity."""
     in_deficit = at_capacity = 0
     for pool in fleet.pools.values():
         counts = pool.counts()
         if needed(counts.attached, counts.used, reviewer.wishes.marks(pool)):
             in_deficit += 1
             at_capacity += not reviewer.room(pool)
+    return in_deficit, at_capacity
+
+
+def view_status(
+    fleet: Fleet,
+    in_need: tuple[int, int],
+    *,
+    last_resync_at: float,
+    now: float,
+    exhaustions: Mapping[str, Exhaustion] = NO_EXHAUSTIONS,
+) -> Status:
+    """:param in_need: as `categories` counts them."""
+    in_deficit, at_capacity = in_need
     blocks = {subnet_id: block for subnet_id, (block, _) in fleet.blocks.items()}
     return Status(
         leader=True,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
 import structlog
 
-from ipam.errors import InvalidInput
+from ipam.errors import InvalidInput, NotFound
 from ipam.model import DeadLetter, Intent, NodeSpec
 from ipam.overrides import overridden
 from ipam.service import PoolService
@@ -96,9 +97,13 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         return pb.GetPoolResponse(pool=pool_to(self._service.pool(request.node)))
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:  # noqa: N802
-        views = sorted(self._service.pools(), key=lambda view: view.spec.name)
-        part, token = page(views, lambda view: view.spec.name, request.page_size, request.page_token)
-        return pb.ListPoolsResponse(pools=[pool_to(view) for view in part], next_page_token=token)
+        part, token = page(self._service.names(), str, request.page_size, request.page_token)
+        answer = pb.ListPoolsResponse(next_page_token=token)
+        for name in part:
+            with suppress(NotFound):  # it is gone by now
+                answer.pools.append(pool_to(self._service.pool(name)))
+            await asyncio.sleep(0)  # a page may be long, and nodes wait for their turn
+        return answer
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
         require_node(identity(context), _node_of(request.node))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +17,7 @@ from ipam.model import AddressState, IntentKind, Outcome, PoolInterface, members
 from ipam.service import PoolService
 from ipam.views import PoolView, Status
 
+SLICE = 20  # pools read at once: a few milliseconds
 _DURATION_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _POOL_GAUGES: dict[str, tuple[str, Callable[[PoolView], float]]] = {
     "addresses_attached": ("Addresses attached to the node.", lambda view: view.attached),
@@ -88,17 +91,37 @@ class PoolCollector(Collector):
 
     def __init__(self, service: PoolService) -> None:
         self._service = service
+        self._prepared: _PoolFamilies | None = None
+
+    async def prepare(self) -> None:
+        """Reads the pools a few at a time: reading those of a large fleet at once would keep nodes waiting."""
+        self._prepared = None
+        if not self._service.leads:
+            return
+        families = _PoolFamilies()
+        for number, name in enumerate(self._service.names()):
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            with suppress(IpamError):  # it is gone by now, or so is the lead
+                families.add(self._service.pool(name))
+        self._prepared = families
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("leader", "1 while this replica leads.", float(self._service.leads))
+        families, self._prepared = self._prepared, None
         if not self._service.leads:
             return
         try:
-            views, status = self._service.pools(), self._service.status()
+            if families is None:
+                families = _PoolFamilies()
+                for view in self._service.pools():
+                    families.add(view)
+            status = self._service.status((families.in_deficit, families.at_capacity))
             intents = Count(str(each.kind) for each in self._service.intents())
         except IpamError:
             return
-        yield from _of_pools(views)
+        yield from families.gauges.values()
+        yield families.states
         yield from _of_status(status)
         family = GaugeMetricFamily("plimsoll_ipam_intents_open", "Intents that are owed to the cloud.", labels=["kind"])
         for kind in IntentKind:
@@ -110,22 +133,32 @@ class PoolCollector(Collector):
         return iter(())
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"plimsoll_ipam_{name}", text, value=value)
+class _PoolFamilies:
+    """What is told of each pool, and how many are in need."""
 
+    def __init__(self) -> None:
+        self.gauges = {
+            name: GaugeMetricFamily(f"plimsoll_ipam_{name}", text, labels=["node"])
+            for name, (text, _) in _POOL_GAUGES.items()
+        }
+        self.states = GaugeMetricFamily(
+            "plimsoll_ipam_addresses", "Addresses of the node by state.", labels=["node", "state"]
+        )
+        self.in_deficit = self.at_capacity = 0
 
-def _of_pools(views: list[PoolView]) -> Iterator[Metric]:
-    for name, (text, read) in _POOL_GAUGES.items():
-        family = GaugeMetricFamily(f"plimsoll_ipam_{name}", text, labels=["node"])
-        for view in views:
-            family.add_metric([view.spec.name], float(read(view)))
-        yield family
-    family = GaugeMetricFamily("plimsoll_ipam_addresses", "Addresses of the node by state.", labels=["node", "state"])
-    for view in views:
+    def add(self, view: PoolView) -> None:
+        for name, (_, read) in _POOL_GAUGES.items():
+            self.gauges[name].add_metric([view.spec.name], float(read(view)))
         states = Count(state for each in view.interfaces.values() for state in each.addresses.values())
         for state in AddressState:
-            family.add_metric([view.spec.name, str(state)], states[state])
-    yield family
+            self.states.add_metric([view.spec.name, str(state)], states[state])
+        if view.needed:
+            self.in_deficit += 1
+            self.at_capacity += view.full
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"plimsoll_ipam_{name}", text, value=value)
 
 
 def _of_status(status: Status) -> Iterator[Metric]:

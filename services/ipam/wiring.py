@@ -24,6 +24,7 @@ from services.ipam.work_handlers import WorkHandlers
 from services.runtime.clock import SystemClock
 from services.runtime.errors import RuntimeFault
 from services.runtime.lifecycle import Lifecycle
+from services.runtime.metrics import PREPARATIONS
 from services.runtime.queue import CeleryQueue, celery_app, queue_name
 from services.runtime.server import GrpcServer, Rule, allow
 from services.runtime.store import migrate, open_database
@@ -66,7 +67,9 @@ async def build(cloud: str, capabilities: Capabilities, settings: IpamSettings, 
     life.defer(service.stop)
     await service.start()
     life.spawn("pools", service.run)
-    REGISTRY.register(PoolCollector(service))
+    pools = PoolCollector(service)
+    REGISTRY.register(pools)
+    PREPARATIONS.append(pools.prepare)
 
     place = {"cloud": cloud, "account": settings.account, "region": settings.region}
     server = GrpcServer(settings, policy=POLICY)
