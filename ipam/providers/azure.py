@@ -15,6 +15,7 @@ is under way InProgress is raised, also for reads of that virtual machine alone;
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import threading
@@ -35,8 +36,13 @@ from ipam.providers.azure_writes import Writes
 from ipam.providers.incapable import Incapable, refuse
 
 T = TypeVar("T")
-_LOOK_AGAIN_S: Final = 2.0
+_LOOK_AGAIN_S: Final = 2.0  # where Azure does not say
+_LOOK_AGAIN_AT_LAST_S: Final = 30.0
 _IMAGE: Final = "imageReference"
+_SEEN: Final = (
+    "provisioningState",
+    "privateIPAddress",
+)  # what interfaces know of a configuration, and a model does not
 
 
 def _silent(operation: str, outcome: str, seconds: float) -> None:
@@ -88,12 +94,13 @@ class AzureProvider(Incapable):
             connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s,
         )  # fmt: skip
         self._writes = Writes()
-        self._public = PublicAddresses(self._client)
+        self._public = PublicAddresses(self._client, region)
         # The operation that last wrote a resource, for the reason of its failure. Lost with the process: the next
         # write finds out.
         self._operations: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._sizes_lock = threading.Lock()
 
     # reading
 
@@ -107,20 +114,22 @@ class AzureProvider(Incapable):
         return _read("Get", partial(self._instance, document, nics))
 
     def inventory(self) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
-        """A virtual machine that is being written is left out; it is read by itself when it is settled."""
+        """A virtual machine that is being written is left out, and what cannot be read (an interface without an address
+        is none for pods): it is read by itself, when it is settled or says what is wrong."""
         groups = tuple(self._scope.resource_groups) or ("",)
         by_machine: defaultdict[str, list[Document]] = defaultdict(list)
         for group in groups:
             for page in self._client.nics(group):
                 for nic in page:
                     by_machine[answers.low_id(answers.properties(nic).get("virtualMachine"))].append(nic)
-        yield (), _read("NetworkInterfaces.List", lambda: self._interfaces(by_machine.pop("", [])))
+        yield (), self._readable(by_machine.pop("", []))
         for group in groups:
             for page in self._client.machines(group):
                 yield self._joined(page, by_machine), ()
             for sets in self._client.scale_sets(group):
                 for each in sets:
-                    if answers.properties(each).get("orchestrationMode") != "Flexible":
+                    uniform = answers.properties(each).get("orchestrationMode") != "Flexible"
+                    if uniform and answers.is_in(each, self.region):
                         yield from self._uniform(ids.scale_set(str(each["id"])))
 
     def _uniform(self, scale_set: ids.Resource) -> Iterator[tuple[Sequence[Instance], Sequence[CloudInterface]]]:
@@ -140,7 +149,15 @@ class AzureProvider(Incapable):
             # A single machine may be at work on something else; one of a uniform set is what is written.
             written = nics if answers.is_single(document) else (document, *nics)
             if in_scope and nics and not any(map(answers.is_under_way, written)):
-                found.append(_read("List", partial(self._instance, document, nics)))
+                with contextlib.suppress(*MALFORMED):
+                    found.append(self._instance(document, nics))
+        return found
+
+    def _readable(self, nics: Sequence[Document]) -> list[CloudInterface]:
+        found = []
+        for each in nics:
+            with contextlib.suppress(*MALFORMED):
+                found.append(answers.interface(each, self._exclude))
         return found
 
     def subnets(self) -> Sequence[Subnet]:
@@ -149,8 +166,7 @@ class AzureProvider(Incapable):
         for page in self._client.networks():
             for network in page:
                 network_id = str(network.get("id", "")).lower()
-                near = str(network.get("location", "")).lower() == self.region
-                if near and (not wanted or network_id in wanted):
+                if answers.is_in(network, self.region) and (not wanted or network_id in wanted):
                     usages = self._client.usages(ids.network(network_id))
                     found += _read("VirtualNetworks.List", partial(_subnets, network, usages))
         return found
@@ -163,7 +179,7 @@ class AzureProvider(Incapable):
 
     def limits(self, instance_type: str) -> Limits:
         """The location's sizes are listed once, and again for one that the list lacks."""
-        with self._lock:
+        with self._sizes_lock:
             if instance_type.lower() not in self._sizes:
                 rows = [each for page in self._client.skus(self.region) for each in page]
                 self._sizes = _read("ResourceSkus.List", lambda: answers.interfaces_by_size(rows))
@@ -193,8 +209,10 @@ class AzureProvider(Incapable):
                     code="IPConfigurationsLimitExceeded", operation="assign",
                     remedy="move pods to other nodes: Azure allows no more",
                 )  # fmt: skip
-            subnet = _subnet_of_primary(held)
-            held += [_configuration(name, subnet) for name in fresh[:room]]
+            first = answers.primary(held)
+            if fresh:  # beside others it has to be said which one is primary
+                first["properties"]["primary"] = True
+            held += [_configuration(name, first) for name in fresh[:room]]
             return bool(fresh)
 
         found = self._write(nic, change, names)
@@ -205,7 +223,8 @@ class AzureProvider(Incapable):
         if not addresses:
             return
         nic = ids.nic(interface_id)
-        now = {address: name for name, address in answers.held(self._client.nic(nic)).items()}
+        document = self._client.nic(nic)
+        now = _read("unassign", lambda: {address: name for name, address in answers.ours(document).items()})
         if unknown := sorted(set(addresses) - now.keys()):
             raise Rejected(
                 f"{interface_id} does not hold {', '.join(unknown)}", code="AddressNotHeld", operation="unassign",
@@ -223,7 +242,7 @@ class AzureProvider(Incapable):
 
     def public_addresses(self, *, tags: Mapping[str, str]) -> Sequence[PublicAddress]:
         """Of public IP prefixes with these tags, and with them themselves; a prefix stands for one that it has left."""
-        return self._public.listed(tags)
+        return _read("PublicIPAddresses.List", partial(self._public.listed, tags))
 
     def associate_public_address(self, *, public_address_id: str, interface_id: str) -> None:
         """An interface of a uniform scale set takes an address of a prefix, which Azure makes and deletes with it."""
@@ -267,18 +286,20 @@ class AzureProvider(Incapable):
 
         def changed(document: Document) -> bool:
             held, others = _rows_of(nic, document)
-            if subnet := _subnet_of_primary(held):
+            if subnet := answers.low_id(answers.properties(answers.primary(held)).get("subnet")):
                 subnet_ids.append(subnet)
             self._tell_failure(key, document, subnet_ids)
-            before = [each for each in held if not _failed(each)]
-            dropped = len(before) < len(held)
+            # What failed without an address goes. What has one may be a pod's: written again, it is mended.
+            before = [each for each in held if not _failed(each) or answers.properties(each).get("privateIPAddress")]
+            mended = len(before) < len(held) or any(map(_failed, before))
             held[:] = before
-            return change(held, others) or dropped
+            return change(held, others) or mended
 
         try:
             document = self._writes.write(
-                key, changed, lambda: self._settled(nic), lambda document: self._put(nic, key, document)
-            )
+                key, lambda document: _read("write", partial(changed, document)), lambda: self._settled(nic),
+                lambda document: self._put(nic, key, document),
+            )  # fmt: skip
         except SubnetExhausted as error:
             error.subnet_id = error.subnet_id or next(iter(subnet_ids), "")
             raise
@@ -287,26 +308,22 @@ class AzureProvider(Incapable):
         if nic.set:
             self._tell_failure(key, document, subnet_ids)
             document = self._client.nic(nic)
-        found = answers.held(document)
+        found = _read("write", partial(answers.held, document))
         if names and found.keys().isdisjoint(names):  # the reader lags behind
             raise _in_progress(document, key)
         return found
 
     def _settled(self, nic: ids.Resource) -> Document:
         """What is to be written: the interface, or the machine of a uniform scale set. Raises InProgress."""
-        document = self._client.machine(ids.machine(nic.machine_id)) if nic.set else self._client.nic(nic)
-        _require_settled(document)
         if not nic.set:
+            document = self._client.nic(nic)
+            _require_settled(document)
             return document
-        # The model says what is wanted; which of it has failed, only the interfaces say.
-        states = {
-            (str(each["name"]), str(row["name"])): answers.properties(row).get("provisioningState")
-            for each in self._client.set_machine_nics(ids.machine(nic.machine_id))
-            for row in answers.configurations(each)
-        }
-        for model in _models(document):
-            for row in model["properties"].get("ipConfigurations") or ():
-                row["properties"]["provisioningState"] = states.get((str(model["name"]), str(row["name"])))
+        machine = ids.machine(nic.machine_id)
+        document = self._client.machine(machine, user_data=True)
+        _require_settled(document)
+        nics = self._client.set_machine_nics(machine)
+        _read("write", partial(_tell_seen, document, nics))
         return document
 
     def _put(self, nic: ids.Resource, key: str, document: Document) -> Document:
@@ -316,7 +333,8 @@ class AzureProvider(Incapable):
             (document["properties"].get("storageProfile") or {}).pop(_IMAGE, None)
             for model in _models(document):
                 for row in model["properties"]["ipConfigurations"]:
-                    row["properties"].pop("provisioningState", None)
+                    for name in _SEEN:
+                        row["properties"].pop(name, None)
             answer = self._client.put_set_machine(ids.machine(nic.machine_id), document, etag)
         else:
             answer = self._client.put_nic(nic, document, etag)
@@ -336,14 +354,10 @@ class AzureProvider(Incapable):
             ended = self._client.operation(url)
         except CloudError:
             return
-        error = ended.get("error") or {}
         if str(ended.get("status")) == "Failed":
-            from ipam.providers.azure_errors import of_code
+            from ipam.providers.azure_errors import of_operation
 
-            raise of_code(
-                str(error.get("code") or "Failed"), str(error.get("message") or "the operation failed"),
-                "Operations.Get", subnet_id=next(iter(subnet_ids), ""),
-            )  # fmt: skip
+            raise of_operation(ended.get("error") or {}, "Operations.Get", subnet_id=next(iter(subnet_ids), ""))
 
     def _nics_of(self, machine: ids.Resource, document: Document) -> list[Document]:
         if machine.set:
@@ -352,10 +366,7 @@ class AzureProvider(Incapable):
         return [self._client.nic(ids.nic(answers.low_id(each))) for each in profile]
 
     def _instance(self, document: Document, nics: Sequence[Document]) -> Instance:
-        return answers.instance(document, self._interfaces(nics))
-
-    def _interfaces(self, nics: Sequence[Document]) -> list[CloudInterface]:
-        return [answers.interface(each, self._exclude) for each in nics]
+        return answers.instance(document, [answers.interface(each, self._exclude) for each in nics])
 
 
 def _subnets(network: Document, usages: Sequence[Document]) -> list[Subnet]:
@@ -370,7 +381,8 @@ def _require_settled(document: Document) -> None:
 def _in_progress(document: Document, what: str) -> InProgress:
     return InProgress(
         f"{what} is {answers.state(document).lower()}", code="OperationInProgress", operation="write",
-        remedy="nothing: it is looked at again", retry_after_s=_LOOK_AGAIN_S,
+        remedy="nothing: it is looked at again",
+        retry_after_s=min(document.get("_retry_after_s") or _LOOK_AGAIN_S, _LOOK_AGAIN_AT_LAST_S),
     )  # fmt: skip
 
 
@@ -397,22 +409,32 @@ def _models(document: Document) -> list[dict[str, Any]]:
     return list(profile.get("networkInterfaceConfigurations") or ())
 
 
+def _tell_seen(document: Document, nics: Sequence[Document]) -> None:
+    """The model says what is wanted; what came of it, only the interfaces say."""
+    seen = {
+        (str(each["name"]).lower(), str(row["name"])): answers.properties(row)
+        for each in nics
+        for row in answers.configurations(each)
+    }
+    for model in _models(document):
+        for row in model["properties"].get("ipConfigurations") or ():
+            unseen = {"provisioningState": answers.state(document)}
+            told = seen.get((str(model["name"]).lower(), str(row["name"])), unseen)
+            row["properties"] |= {name: told.get(name) for name in _SEEN}
+
+
 def _failed(configuration: Document) -> bool:
     return answers.is_ours(configuration) and answers.properties(configuration).get("provisioningState") == "Failed"
 
 
-def _subnet_of_primary(held: Sequence[Document]) -> str:
-    for each in held:
-        if answers.properties(each).get("primary") or len(held) == 1:
-            return answers.low_id(answers.properties(each).get("subnet"))
-    return ""
-
-
-def _configuration(name: str, subnet_id: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "properties": {"primary": False, "privateIPAddressVersion": "IPv4", "subnet": {"id": subnet_id}},
-    }
+def _configuration(name: str, first: Document) -> dict[str, Any]:
+    """In the subnet of the primary one, and in its application security groups: all of an interface have the same.
+    https://learn.microsoft.com/azure/virtual-network/application-security-groups
+    """
+    told = answers.properties(first)
+    asked = {"primary": False, "privateIPAddressVersion": "IPv4", "subnet": {"id": answers.low_id(told.get("subnet"))}}
+    groups = [{"id": each["id"]} for each in told.get("applicationSecurityGroups") or ()]
+    return {"name": name, "properties": {**asked, "applicationSecurityGroups": groups} if groups else asked}
 
 
 def _names(client_token: str, count: int) -> list[str]:

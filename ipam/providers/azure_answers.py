@@ -31,6 +31,11 @@ def is_under_way(document: Document) -> bool:
     return state(document) in UNDER_WAY
 
 
+def is_in(document: Document, region: str) -> bool:
+    """Whether the resource is in that location, which some services write "West Europe"."""
+    return str(document.get("location") or "").replace(" ", "").lower() == region
+
+
 def is_single(machine: Document) -> bool:
     """Whether its interfaces are resources of their own: of no uniform scale set."""
     return "/virtualmachinescalesets/" not in str(machine["id"]).lower()
@@ -57,23 +62,32 @@ def is_ours(configuration: Document) -> bool:
     return str(configuration["name"]).startswith(OUR_NAME)
 
 
-def held(nic: Document) -> dict[str, str]:
-    """Addresses for pods by the names of their configurations: ours, those that have succeeded only."""
+def ours(nic: Document) -> dict[str, str]:
+    """Addresses of our configurations by their names, whatever state these are in."""
     found = {}
     for each in configurations(nic):
-        told = properties(each)
-        address = told.get("privateIPAddress")
-        if address and is_ours(each) and is_ipv4(each) and told.get("provisioningState", SUCCEEDED) == SUCCEEDED:
+        address = properties(each).get("privateIPAddress")
+        if address and is_ours(each) and is_ipv4(each):
             found[str(each["name"])] = str(ipaddress.IPv4Address(address))
     return found
 
 
+def held(nic: Document) -> dict[str, str]:
+    """Addresses for pods by the names of their configurations: ours, those that have succeeded only."""
+    states = {str(each["name"]): properties(each).get("provisioningState", SUCCEEDED) for each in configurations(nic)}
+    return {name: address for name, address in ours(nic).items() if states[name] == SUCCEEDED}
+
+
+def primary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of an interface's configurations. A model may leave it unsaid while there is but one."""
+    others = (each for each in rows if is_ipv4(each) and not is_ours(each))
+    return next((each for each in rows if properties(each).get("primary")), None) or next(others, rows[0])
+
+
 def interface(nic: Document, exclude: Mapping[str, str]) -> CloudInterface:
     told = properties(nic)
-    rows = [each for each in configurations(nic) if is_ipv4(each)]
-    first = next((each for each in rows if properties(each).get("primary")), rows[0])
-    primary = properties(first)
-    subnet_id = low_id(primary.get("subnet"))
+    first = properties(primary(configurations(nic)))
+    subnet_id = low_id(first.get("subnet"))
     machine_id = low_id(told.get("virtualMachine"))
     nic_id = str(nic["id"]).lower()
     own_tags = tags(nic)
@@ -85,14 +99,14 @@ def interface(nic: Document, exclude: Mapping[str, str]) -> CloudInterface:
         subnet_id=subnet_id,
         vpc_id=ids.network_of(subnet_id),
         zone=str(nic.get("location") or ""),
-        primary_address=str(ipaddress.IPv4Address(primary["privateIPAddress"])),
+        primary_address=str(ipaddress.IPv4Address(first["privateIPAddress"])),
         addresses=() if excluded else tuple(held(nic).values()),
         instance_id=machine_id,
         attachment_id=nic_id if machine_id else "",
         security_group_ids=tuple(filter(None, [low_id(told.get("networkSecurityGroup"))])),
         tags=own_tags,
         status="excluded" if excluded else attached,
-        public_address_id=low_id(primary.get("publicIPAddress")),
+        public_address_id=low_id(first.get("publicIPAddress")),
     )
 
 
@@ -131,7 +145,10 @@ def place(machine: Document) -> str:
 
 
 def subnets(network: Document, usages: Sequence[Document]) -> Iterator[Subnet]:
-    """:param usages: of the network, which say how many addresses of each subnet are taken."""
+    """Those with a range of IPv4.
+
+    :param usages: of the network, which say how many addresses of each subnet are taken.
+    """
     told = properties(network)
     used = {low_id(each): int(each["currentValue"]) for each in usages}
     whole = tuple(each for each in (told.get("addressSpace") or {}).get("addressPrefixes") or () if ":" not in each)
@@ -139,6 +156,8 @@ def subnets(network: Document, usages: Sequence[Document]) -> Iterator[Subnet]:
         own = properties(each)
         blocks = own.get("addressPrefixes") or [own["addressPrefix"]]
         cidrs = [ipaddress.IPv4Network(block) for block in blocks if ":" not in block]
+        if not cidrs:
+            continue  # of IPv6 alone
         subnet_id = str(each["id"]).lower()
         size = sum(cidr.num_addresses - RESERVED for cidr in cidrs)
         yield Subnet(
@@ -180,7 +199,7 @@ def limits(instance_type: str, interfaces: int) -> Limits:
 
 def public_address(document: Document) -> PublicAddress:
     told = properties(document)
-    holder = low_id(told.get("ipConfiguration"))
+    holder = low_id(told.get("ipConfiguration")) or low_id(told.get("natGateway"))
     return PublicAddress(
         id=str(document["id"]).lower(),
         address=str(told.get("ipAddress") or ""),

@@ -60,11 +60,15 @@ class AzureClient:
 
     # virtual machines
 
-    def machine(self, of: ids.Resource) -> Document:
+    def machine(self, of: ids.Resource, *, user_data: bool = False) -> Document:
+        """:param user_data: with its user data, which is told on demand only, and lost when it is written back without.
+        https://learn.microsoft.com/azure/virtual-machines/user-data
+        """
         if of.set:
+            more = {"expand": "userData"} if user_data else {}
             return self._one(
                 "ScaleSetMachines.Get",
-                lambda: self._compute.virtual_machine_scale_set_vms.get(of.group, of.set, of.index),
+                lambda: self._compute.virtual_machine_scale_set_vms.get(of.group, of.set, of.index, **more),
             )
         return self._one("VirtualMachines.Get", lambda: self._compute.virtual_machines.get(of.group, of.name))
 
@@ -203,7 +207,10 @@ class AzureClient:
         return self._call(operation, lambda: dict(call().as_dict()))
 
     def _written(self, operation: str, call: Callable[[Hook], None]) -> Document:
-        """What a PUT answers, with the address of its operation as `_operation`; empty: it ended at once."""
+        """What a PUT answers, with the address of its operation as `_operation`, empty: it ended at once, and when to
+        look at it as `_retry_after_s`."""
+
+        from ipam.providers.azure_errors import seconds
 
         def put() -> Document:
             answers: list[Any] = []
@@ -212,7 +219,9 @@ class AzureClient:
             text = response.text()
             # 202 may come without a body: the operation has begun.
             document = json.loads(text) if text.strip() else {"properties": {"provisioningState": "Updating"}}
-            return {**document, "_operation": response.headers.get("Azure-AsyncOperation", "")}
+            told = response.headers
+            after_s = seconds(told.get("Retry-After"))
+            return {**document, "_operation": told.get("Azure-AsyncOperation", ""), "_retry_after_s": after_s}
 
         return self._call(operation, put)
 

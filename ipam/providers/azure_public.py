@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipam.errors import Conflict, Rejected
+from ipam.errors import Conflict, Gone, Rejected
 from ipam.model import PublicAddress
 from ipam.providers import azure_answers as answers
 from ipam.providers import azure_ids as ids
@@ -18,8 +18,11 @@ from ipam.providers.azure_client import AzureClient
 
 
 class PublicAddresses:
-    def __init__(self, client: AzureClient) -> None:
+    """Those of IPv4 in one location: interfaces take no others."""
+
+    def __init__(self, client: AzureClient, region: str) -> None:
         self._client = client
+        self._region = region
 
     def listed(self, tags: Mapping[str, str]) -> Sequence[PublicAddress]:
         """Those that have all tags themselves, or whose prefix has; then a place for each prefix with room left."""
@@ -27,20 +30,26 @@ class PublicAddresses:
             str(each["id"]).lower(): each
             for page in self._client.public_prefixes()
             for each in page
-            if _has(each, tags)
+            if _has(each, tags) and self._fits(each)
         }
         found = []
         for page in self._client.public_addresses():
             for each in page:
                 prefix_id = answers.low_id(answers.properties(each).get("publicIPPrefix"))
-                if prefix_id in prefixes or _has(each, tags):
+                if self._fits(each) and (prefix_id in prefixes or _has(each, tags)):
                     found.append(answers.public_address(each))
         for prefix_id, each in prefixes.items():
             told = answers.properties(each)
             taken = len(told.get("publicIPAddresses") or ())
-            if taken < 1 << (32 - int(told.get("prefixLength") or 32)):
+            # All addresses of a prefix that a gateway or a load balancer has are theirs.
+            lent = told.get("natGateway") or told.get("loadBalancerFrontendIpConfiguration")
+            if not lent and taken < 1 << (32 - int(told.get("prefixLength") or 32)):
                 found.append(PublicAddress(prefix_id, "", tags=answers.tags(each)))
         return found
+
+    def _fits(self, document: answers.Document) -> bool:
+        version = answers.properties(document).get("publicIPAddressVersion") or "IPv4"
+        return version == "IPv4" and answers.is_in(document, self._region)
 
     def of_prefix(self, public_address_id: str) -> dict[str, Any]:
         """What the model of a uniform scale set's machine says of an address. Raises Rejected for a single one."""
@@ -59,12 +68,13 @@ class PublicAddresses:
         group, kind, _ = ids.public(public_address_id)
         if kind == "publicipaddresses":
             return {"publicIPAddress": {"id": public_address_id.lower()}}
-        prefix = next(
-            each
-            for page in self._client.public_prefixes()
-            for each in page
-            if str(each["id"]).lower() == public_address_id.lower()
-        )
+        prefixes = (each for page in self._client.public_prefixes() for each in page)
+        prefix = next((each for each in prefixes if str(each["id"]).lower() == public_address_id.lower()), None)
+        if prefix is None:
+            raise Gone(
+                f"there is no public IP prefix {public_address_id}", code="ResourceNotFound", operation="associate",
+                field="public_address_tags", remedy="look for prefixes with the tags again",
+            )  # fmt: skip
         made = self._client.put_public_address(
             group,
             f"plimsoll-{nic.name}",
@@ -84,7 +94,7 @@ class PublicAddresses:
 
 def assign_public(held: list[dict[str, Any]], interface_id: str, wanted: Mapping[str, Any]) -> bool:
     """Gives the primary configuration its public address; False: it has it. Raises Conflict, if it has another."""
-    primary = next(each for each in held if answers.properties(each).get("primary"))
+    primary = answers.primary(held)
     for name, value in wanted.items():
         now = answers.properties(primary).get(name)
         if now is None:

@@ -182,7 +182,8 @@ def _set_machines(cloud: Cloud, asked: Asked) -> Answer:
 
 @_route("GET", "ScaleSetMachines.Get", _SET + "virtualmachines/(?P<index>[^/]+)")
 def _set_machine(cloud: Cloud, asked: Asked) -> Answer:
-    return Answer(render.machine(cloud, cloud.seen(cloud.machines, asked.path)))
+    user_data = asked.query.get("$expand", "").lower() == "userdata"
+    return Answer(render.machine(cloud, cloud.seen(cloud.machines, asked.path), user_data=user_data))
 
 
 @_route("PUT", "ScaleSetMachines.Put", _SET + "virtualmachines/(?P<index>[^/]+)")
@@ -256,8 +257,7 @@ class Server(base.Server[Cloud]):
         except ApiError as error:
             if error.retry_after_s is not None:
                 headers["Retry-After"] = str(error.retry_after_s)
-            document = {"error": {"code": error.code, "message": error.message}}
-            return web.json_response(document, status=error.status, headers=headers)
+            return web.json_response(_refusal(error, request.path.lower()), status=error.status, headers=headers)
         except Special as special:
             if str(special) == MALFORMED:
                 return web.Response(body=GARBAGE, content_type="application/json", headers=headers)
@@ -304,6 +304,16 @@ def _find(method: str, path: str) -> tuple[str, Handler, dict[str, str | None]]:
     if found:
         raise ApiError("MethodNotAllowed", f"The method {method} is not one of those that this ARM answers here.")
     raise ApiError("NotFound", f"No resource of this kind is known here: {path}")
+
+
+def _refusal(error: ApiError, path: str) -> dict[str, Any]:
+    """Compute hides among details that it throttles.
+    https://learn.microsoft.com/troubleshoot/azure/virtual-machines/troubleshooting-throttling-errors
+    """
+    told: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.code == "TooManyRequests" and "/microsoft.compute/" in path:
+        told = {"code": "OperationNotAllowed", "message": "Too many requests of this subscription.", "details": [told]}
+    return {"error": told}
 
 
 def _base(request: web.Request) -> str:

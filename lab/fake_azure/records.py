@@ -59,7 +59,10 @@ class PublicAddress:
 
 @dataclass(frozen=True, slots=True)
 class IpConfiguration:
-    """`state` is Updating, Succeeded or Failed; the address is there as soon as it is allocated."""
+    """`state` is Updating, Succeeded or Failed; the address is there as soon as it is allocated.
+
+    `app_groups`: ids of application security groups, the same for all of an interface.
+    """
 
     name: str
     subnet_id: str
@@ -68,6 +71,7 @@ class IpConfiguration:
     static: bool = False
     state: str = "Succeeded"
     public_address_id: str = ""
+    app_groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,10 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A virtual machine. `uniform`: of such a scale set; its interfaces are written through its own model."""
+    """A virtual machine. `uniform`: of such a scale set; its interfaces are written through its own model.
+
+    `user_data`: told on demand only. `unsaid`: its model does not say which configuration is primary while it has one.
+    """
 
     number: int
     id: str
@@ -104,6 +111,8 @@ class Machine:
     state: str = "Succeeded"
     scale_set_id: str = ""
     uniform: bool = False
+    user_data: str = ""
+    unsaid: bool = False
     tags: Tags = field(default_factory=dict)
 
 

@@ -95,6 +95,7 @@ def public_prefix(cloud: Cloud, record: PublicPrefix) -> Document:
         "sku": {"name": "Standard"},
         "properties": {
             "ipPrefix": record.cidr,
+            "publicIPAddressVersion": "IPv6" if ":" in record.cidr else "IPv4",
             "prefixLength": int(record.cidr.partition("/")[2]),
             "publicIPAddresses": [{"id": cased(each.id)} for each in taken],
             "provisioningState": "Succeeded",
@@ -168,13 +169,15 @@ def _configuration(record: Nic, each: IpConfiguration) -> Document:
     }
     if not each.address:
         del properties["privateIPAddress"]
+    if each.app_groups:
+        properties["applicationSecurityGroups"] = [{"id": cased(group)} for group in each.app_groups]
     if each.public_address_id:
         properties["publicIPAddress"] = {"id": cased(each.public_address_id)}
     configuration_id = f"{cased(record.id)}/ipConfigurations/{each.name}"
     return {"id": configuration_id, "name": each.name, "etag": record.etag, "properties": properties}
 
 
-def machine(cloud: Cloud, record: Machine, *, shout: bool = False) -> Document:
+def machine(cloud: Cloud, record: Machine, *, shout: bool = False, user_data: bool = False) -> Document:
     nics = cloud.nics_at(record.id)
     properties: Document = {
         "vmId": record.id.rpartition("/")[2],
@@ -201,12 +204,14 @@ def machine(cloud: Cloud, record: Machine, *, shout: bool = False) -> Document:
         document["instanceId"] = record.id.rpartition("/")[2]
         document["sku"] = {"name": record.size, "tier": "Standard"}
         properties["networkProfileConfiguration"] = {
-            "networkInterfaceConfigurations": [_model(cloud, each) for each in nics]
+            "networkInterfaceConfigurations": [_model(cloud, each, unsaid=record.unsaid) for each in nics]
         }
+    if user_data and record.user_data:
+        properties["userData"] = record.user_data
     return document
 
 
-def _model(cloud: Cloud, record: Nic) -> Document:
+def _model(cloud: Cloud, record: Nic, *, unsaid: bool) -> Document:
     """An interface as the model of a scale set's virtual machine has it: what is wanted, without addresses."""
     properties: Document = {
         "primary": record.device == 0,
@@ -223,7 +228,11 @@ def _model(cloud: Cloud, record: Nic) -> Document:
             for each in record.configurations
         ],
     }
+    if unsaid and len(record.configurations) == 1:
+        del properties["ipConfigurations"][0]["properties"]["primary"]
     for each, row in zip(record.configurations, properties["ipConfigurations"], strict=True):
+        if each.app_groups:
+            row["properties"]["applicationSecurityGroups"] = [{"id": cased(group)} for group in each.app_groups]
         if each.public_address_id:
             prefix_id = cloud.public_addresses.current[each.public_address_id].prefix_id
             name = each.public_address_id.rpartition("/")[2]

@@ -85,14 +85,16 @@ def put_machine(cloud: Cloud, machine: Machine, body: Document, if_match: str) -
     grows = any(fresh for _, fresh in plans.values())
     for name, rows in written.items():
         wanted, fresh = plans[name]
-        by_name = {each.name: each for each in (*wanted, *(replace(each, state="Updating") for each, _ in fresh))}
+        begun = [each if each.state == "Succeeded" else replace(each, state="Updating") for each in wanted]
+        by_name = {each.name: each for each in (*begun, *(replace(each, state="Updating") for each, _ in fresh))}
         ordered = tuple(_with_public(cloud, by_name[row["name"]], nics[name], row) for row in rows)
         nic = nics[name]
         for each in nic.configurations:
             if each.name not in by_name:
                 cloud.release(each)
         cloud.put_nic(replace(nic, configurations=ordered, state="Updating", etag=cloud.new_etag()))
-    cloud.put_machine(replace(machine, state="Updating", etag=cloud.new_etag()))
+    user_data = str(properties.get("userData") or "")
+    cloud.put_machine(replace(machine, state="Updating", etag=cloud.new_etag(), user_data=user_data))
     operation = cloud.begin_operation()
     failure = cloud.failing.pop(0) if cloud.failing else None
 
@@ -113,7 +115,7 @@ def _end_machine(cloud: Cloud, machine_id: str, operation_id: str, failure: ApiE
                 try:
                     if failure is not None:
                         raise failure
-                    settled = replace(each, address=cloud.allocate(each.subnet_id), state="Succeeded")
+                    settled = replace(each, address=each.address or cloud.allocate(each.subnet_id), state="Succeeded")
                 except ApiError as error:
                     failure = error
                     settled = replace(each, state="Failed")
@@ -151,7 +153,10 @@ def _wanted(
             raise ApiError("SubnetsNotInSameVnet", "All configurations of an interface are in one virtual network.")
         static = properties.get("privateIPAllocationMethod") == "Static"
         address = str(properties.get("privateIPAddress") or "") if static else ""
-        fresh.append((IpConfiguration(row["name"], subnet_id, "", static=static, public_address_id=public_id), address))
+        made = IpConfiguration(
+            row["name"], subnet_id, "", static=static, public_address_id=public_id, app_groups=_app_groups(row)
+        )
+        fresh.append((made, address))
     return stay, fresh
 
 
@@ -168,10 +173,17 @@ def _check_rows(rows: Sequence[Document], nic: Nic) -> None:
     names = [each.get("name") for each in rows]
     if not all(names) or len(set(names)) < len(names):
         raise ApiError("DuplicateResourceName", f"Interface {nic.id} has configurations without a name of their own.")
-    primaries = [each["name"] for each in rows if each.get("properties", {}).get("primary")]
+    primaries = [each["name"] for each in rows if each.get("properties", {}).get("primary", len(rows) == 1)]
     if primaries != [nic.primary.name]:
         raise ApiError("OperationNotAllowed", f"Interface {nic.id} keeps its primary IP configuration.")
+    if len({_app_groups(each) for each in rows}) > 1:
+        raise ApiError("OperationNotAllowed", f"All of {nic.id} have the same application security groups.")
     _require_room(len(rows), CONFIGURATIONS_A_NIC)
+
+
+def _app_groups(row: Document) -> tuple[str, ...]:
+    told = row.get("properties", {}).get("applicationSecurityGroups") or ()
+    return tuple(sorted(str(each["id"]).lower() for each in told))
 
 
 def _require_room(count: int, limit: int) -> None:
