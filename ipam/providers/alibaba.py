@@ -37,6 +37,7 @@ _INSTANCES_A_PAGE: Final = 100
 _INTERFACES_A_PAGE: Final = 500
 _GROUPS_A_PAGE: Final = 100
 _ROWS_A_PAGE: Final = 50  # of the VPC API
+_PREFIXES_A_CALL: Final = 10
 _LONGEST_TOKEN: Final = 64
 _LONGEST_DESCRIPTION: Final = 255
 _POLL_FIRST_S: Final = 0.1  # doubles
@@ -137,7 +138,7 @@ class AlibabaProvider(Incapable):
 
     def subnets(self) -> Sequence[Subnet]:
         networks = self._vpcs()
-        rows = self._numbered_pages("DescribeVSwitches", "VSwitches", "VSwitch", **self._in_vpc())
+        rows = self._numbered_pages("DescribeVSwitches", "VSwitches", "VSwitch", "VSwitchId", **self._in_vpc())
         found = [_read("DescribeVSwitches", answers.subnet, row, networks) for row in rows]
         return [each for each in found if each.vpc_id in networks and _tagged(each.tags, self._scope.subnet_tags)]
 
@@ -250,9 +251,10 @@ class AlibabaProvider(Incapable):
         return _read(operation, answers.assigned_prefixes, self._call(operation, prefixes=True, **asked))
 
     def unassign_prefixes(self, *, interface_id: str, prefixes: Sequence[str]) -> None:
-        if prefixes:
-            asked: dict[str, Any] = {"NetworkInterfaceId": interface_id, "Ipv4Prefix": list(prefixes)}
-            self._call("UnassignPrivateIpAddresses", **asked)
+        """ECS takes ten a call: of more, the first may be gone when a later call is refused."""
+        for start in range(0, len(prefixes), _PREFIXES_A_CALL):
+            part = list(prefixes[start : start + _PREFIXES_A_CALL])
+            self._call("UnassignPrivateIpAddresses", NetworkInterfaceId=interface_id, Ipv4Prefix=part)
 
     def set_security_groups(self, *, interface_id: str, security_group_ids: Sequence[str]) -> None:
         asked: dict[str, Any] = {"NetworkInterfaceId": interface_id, "SecurityGroupId": list(security_group_ids)}
@@ -263,12 +265,16 @@ class AlibabaProvider(Incapable):
             self._call("TagResources", ResourceType="eni", ResourceId=[interface_id], Tag=_tag_rows(tags))
 
     def public_addresses(self, *, tags: Mapping[str, str]) -> Sequence[PublicAddress]:
-        """Elastic IPs. One of an instance's primary interface is told as the instance's, which costs one more call."""
+        """Elastic IPs. Those of primary interfaces are told as the instances', which are read by the hundred."""
         operation = "DescribeEipAddresses"
-        rows = self._numbered_pages(operation, "EipAddresses", "EipAddress", Tag=_tag_rows(tags) or None)
-        of_instances = {str(row.get("InstanceId")) for row in rows if row.get("InstanceType") == "EcsInstance"}
-        own = (each for one in sorted(of_instances) for each in self._interfaces_of(one))
-        primary_of = {each.instance_id: each.id for each in own if not each.device_index}
+        asked = {"Tag": _tag_rows(tags) or None}
+        rows = self._numbered_pages(operation, "EipAddresses", "EipAddress", "AllocationId", **asked)
+        holders = sorted({str(row.get("InstanceId")) for row in rows if row.get("InstanceType") == "EcsInstance"})
+        primary_of: dict[str, str] = {}
+        for start in range(0, len(holders), _INSTANCES_A_PAGE):
+            page = json.dumps(holders[start : start + _INSTANCES_A_PAGE])
+            answer = self._call("DescribeInstances", InstanceIds=page, MaxResults=_INSTANCES_A_PAGE)
+            primary_of |= _read("DescribeInstances", answers.primary_interfaces, answer)
         return _read(operation, answers.public_addresses, rows, primary_of)
 
     def associate_public_address(self, *, public_address_id: str, interface_id: str) -> None:
@@ -348,7 +354,7 @@ class AlibabaProvider(Incapable):
 
     def _vpcs(self) -> dict[str, tuple[str, ...]]:
         """CIDRs by VPC, of those in scope."""
-        rows = self._numbered_pages("DescribeVpcs", "Vpcs", "Vpc", **self._in_vpc())
+        rows = self._numbered_pages("DescribeVpcs", "Vpcs", "Vpc", "VpcId", **self._in_vpc())
         found = dict(_read("DescribeVpcs", answers.vpc, row) for row in rows)
         wanted = set(self._scope.vpc_cidrs)
         return {id: cidrs for id, cidrs in found.items() if self._in_scope(id) and (not wanted or wanted & set(cidrs))}
@@ -369,17 +375,20 @@ class AlibabaProvider(Incapable):
             if not token or token == before:
                 return
 
-    def _numbered_pages(self, operation: str, outer: str, inner: str, **asked: Any) -> list[answers.Answer]:
+    def _numbered_pages(self, operation: str, outer: str, inner: str, key: str, **asked: Any) -> list[answers.Answer]:
         """Rows of a listing of the VPC API. What comes or goes between two pages may repeat or skip a row; a row that
-        is told twice counts once, and one that is skipped is seen by the next listing."""
-        found: list[answers.Answer] = []
+        is told twice counts once, as it was told last, and one that is skipped is seen by the next listing.
+
+        :param key: of a row's id.
+        """
+        found: dict[str, answers.Answer] = {}
         number = 1
         while True:
             answer = self._call(operation, PageNumber=number, PageSize=_ROWS_A_PAGE, **asked)
             rows = _read(operation, answers.rows, answer, outer, inner)
-            found += [row for row in rows if row not in found]
+            found |= _read(operation, answers.by_id, rows, key)
             if len(rows) < _ROWS_A_PAGE:
-                return found
+                return list(found.values())
             number += 1
 
     def _call(self, operation: str, subnet_id: str = "", /, *, prefixes: bool = False, **asked: Any) -> answers.Answer:

@@ -32,6 +32,10 @@ def rows(answer: Answer, outer: str, inner: str) -> list[Answer]:
     return list(answer[outer].get(inner) or ())
 
 
+def by_id(found: Iterable[Answer], key: str) -> dict[str, Answer]:
+    return {str(row[key]): row for row in found}
+
+
 def nested(row: Answer, outer: str, inner: str) -> list[Any]:
     """A list in a row, which may be left out."""
     return list((row.get(outer) or {}).get(inner) or ())
@@ -139,6 +143,16 @@ def instance(row: Answer, interfaces: Iterable[CloudInterface]) -> Instance:
 def live_instances(answer: Answer) -> list[Answer]:
     """Rows of DescribeInstances that hold interfaces, or will."""
     return [row for row in rows(answer, "Instances", "Instance") if row["Status"] in LIVE_STATES]
+
+
+def primary_interfaces(answer: Answer) -> dict[str, str]:
+    """Of DescribeInstances: ids of primary interfaces by instance."""
+    return {
+        str(row["InstanceId"]): str(each["NetworkInterfaceId"])
+        for row in rows(answer, "Instances", "Instance")
+        for each in nested(row, "NetworkInterfaces", "NetworkInterface")
+        if each.get("Type") == "Primary"
+    }
 
 
 def by_instance(interfaces: Iterable[CloudInterface]) -> dict[str, list[CloudInterface]]:

@@ -2,7 +2,8 @@
 
 throttled        -> Throttled          cut, timeout, 5xx, garbage -> Unavailable
 no address, /28  -> SubnetExhausted    a type's or the account's limit -> LimitReached
-taken, busy      -> Conflict           not found -> Gone
+taken, busy      -> Conflict           the same call is under way -> InProgress
+not found        -> Gone
 credentials, RAM -> Denied             anything else that is our own fault -> Rejected
 
 The HTTP status tells little: ECS says 403 of full vSwitches and of full instances, too.
@@ -22,6 +23,7 @@ from ipam.errors import (
     Conflict,
     Denied,
     Gone,
+    InProgress,
     LimitReached,
     Rejected,
     SubnetExhausted,
@@ -34,15 +36,18 @@ _EXACT: Final[Mapping[type[CloudError], frozenset[str]]] = {
         "InternalError", "ServiceUnavailable", "UnknownError", "ServiceUnavailableTemporary", "RequestTimeout",
         "InternalError.Unreachable", "SignatureNonceUsed",
     }),
-    SubnetExhausted: frozenset({"InvalidVSwitchId.IpNotEnough"}),
+    # The second is said now and then of a vSwitch that is full.
+    SubnetExhausted: frozenset({"InvalidVSwitchId.IpNotEnough", "QuotaExceeded.PrivateIpAddress"}),
     LimitReached: frozenset({"EniPerInstanceLimitExceeded", "MaxEniCountExceeded", "SecurityGroupInstanceLimitExceed"}),
     Conflict: frozenset({
         "InvalidOperation.InvalidEniState", "InvalidOperation.InvalidEcsState", "InvalidOperation.Conflict",
         "Operation.Conflict", "OperationConflict", "TaskConflict", "IncorrectInstanceStatus", "IncorrectEipStatus",
-        "InvalidBindingStatus",
-        "IncorrectVSwitchStatus", "IdempotentParameterMismatch", "IdempotentFailed", "IdempotentProcessing",
-        "LastTokenProcessing", "InvalidIp.IpAssigned", "InvalidPrivateIpAddress.Duplicated", "DependencyViolation",
+        "InvalidBindingStatus", "InvalidAssociation.Duplicated", "IncorrectVSwitchStatus",
+        "IdempotentParameterMismatch", "IdempotentFailed", "InvalidIp.IpAssigned",
+        "InvalidPrivateIpAddress.Duplicated", "DependencyViolation",
     }),
+    # The call with this token is being carried out: repeated later it is answered.
+    InProgress: frozenset({"IdempotentProcessing", "LastTokenProcessing"}),
     Denied: frozenset({
         "SignatureDoesNotMatch", "IncompleteSignature", "InvalidCredentials", "NoPermission", "Unauthorized",
         "InvalidTimeStamp.Expired", "Abs.InvalidAccount.NotFound", "InvalidUserType.NotSupported", "InvalidStatus.RAM",
@@ -60,12 +65,16 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], type[CloudError]], ...]] = (
     (re.compile(r".+\.NotFound|.+NotExist.*"), Gone),
 )
 
+# What else may be said of a vSwitch that has no block to give: prefixes come out of its reserved blocks only.
+_OF_PREFIXES: Final = re.compile(r"(?i).*(prefix|cidrreservation).*")
+
 _REMEDIES: Final[Mapping[type[CloudError], str]] = {
     Throttled: "lower the call rate of the account, or have Alibaba Cloud raise its limit",
     Unavailable: "look at what the call has done before repeating it; check the endpoint and the network to it",
     SubnetExhausted: "name another vSwitch of the zone, or free addresses of this one",
     LimitReached: "use a larger instance type, or have Alibaba Cloud raise the quota of the account",
     Conflict: "read the resource again and decide anew",
+    InProgress: "nothing: it is looked at again",
     Gone: "read the instance and its interfaces again; check the ids in the settings",
     Denied: "check the credentials and that the RAM policy allows the call",
     Rejected: "correct the settings that the message names",
@@ -78,9 +87,13 @@ _REMEDIES_BY_CODE: Final[Mapping[str, str]] = {
     "InvalidVSwitchId.NotFound": "check the ids of the vSwitches in the settings",
     "SecurityGroupInstanceLimitExceed": "use another security group: this one holds all the addresses it can",
 }
-_NO_BLOCK: Final = "use a vSwitch with a free, aligned /28; a CIDR reservation keeps them whole"
+_NO_BLOCK: Final = (
+    "reserve blocks for prefixes in the vSwitch (CreateVSwitchCidrReservation), or name one that has some"
+)
 _LONGEST_WAIT_S: Final = 60.0
-_RETRY_AFTER_S: Final[Mapping[type[CloudError], float]] = {Throttled: 1.0, Unavailable: 1.0, Conflict: 1.0}
+_RETRY_AFTER_S: Final[Mapping[type[CloudError], float]] = {
+    Throttled: 1.0, Unavailable: 1.0, Conflict: 1.0, InProgress: 2.0,
+}  # fmt: skip
 
 
 def translate(error: BaseException, operation: str, *, subnet_id: str = "", prefixes: bool = False) -> CloudError:
@@ -94,7 +107,10 @@ def translate(error: BaseException, operation: str, *, subnet_id: str = "", pref
     code, status = getattr(error, "code", None), getattr(error, "status_code", None)
     if isinstance(error, TeaException) and code and code != "None":
         text = f"{operation}: {_message(error)} ({code})"
-        found = _build(_kind(code, status or 0), code, text, operation, subnet_id, prefixes)
+        kind = _kind(code, status or 0)
+        if prefixes and kind in (Rejected, Gone) and _OF_PREFIXES.fullmatch(code):
+            kind = SubnetExhausted
+        found = _build(kind, code, text, operation, subnet_id, prefixes)
         if found.retry_after_s is not None and (wait_ms := getattr(error, "retry_after", None)):
             found.retry_after_s = min(wait_ms / 1000, _LONGEST_WAIT_S)
         return found

@@ -27,6 +27,7 @@ from ipam.errors import (
 from ipam.model import CloudInterface
 from ipam.ports import CloudProvider
 from ipam.providers.alibaba import AlibabaProvider, Scope
+from lab.fake_alibaba.actions import ACTIONS
 from lab.fake_alibaba.cloud import Cloud
 from lab.fake_alibaba.testing import Running
 
@@ -75,7 +76,9 @@ def no_faults_left(alibaba: Running) -> Iterator[None]:
         ("InvalidOperation.Ipv4CountExceeded", LimitReached),
         ("InvalidOperation.EniCountExceeded", LimitReached),
         ("MaxEniCountExceeded", LimitReached),
-        ("QuotaExceeded.PrivateIpAddress", LimitReached),
+        ("QuotaExceeded.PrivateIpAddress", SubnetExhausted),  # now and then of a full vSwitch
+        ("IdempotentProcessing", InProgress),
+        ("LastTokenProcessing", InProgress),
         ("SecurityGroupInstanceLimitExceed", LimitReached),
         ("InvalidOperation.InvalidEniState", Conflict),
         ("IncorrectInstanceStatus", Conflict),
@@ -235,6 +238,47 @@ def test_an_exhausted_vswitch_says_whether_addresses_or_blocks_are_lacking(
         with pytest.raises(SubnetExhausted) as refused:
             create(alibaba_cloud, secondary_count=1 - prefixes, prefix_count=prefixes)
         assert refused.value.prefixes is bool(prefixes)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("InvalidVSwitchCidrReservation.NotFound", SubnetExhausted),
+        ("InvalidOperation.Ipv4PrefixCountExceeded", LimitReached),
+    ],
+)
+def test_a_vswitch_without_blocks_for_prefixes_serves_single_addresses_whatever_the_code(
+    alibaba: Running, alibaba_cloud: Site, code: str, kind: type[CloudError]
+) -> None:
+    alibaba.set_faults(fail=[{"action": "mutate", "code": code}])
+    with pytest.raises(kind) as refused:
+        create(alibaba_cloud, secondary_count=0, prefix_count=1)
+    assert getattr(refused.value, "prefixes", True)
+
+
+def test_more_prefixes_than_a_call_takes_are_released_all_the_same(alibaba: Running, alibaba_cloud: Site) -> None:
+    provider, instance_id = alibaba_cloud.provider, alibaba_cloud.launch("ecs.g6.4xlarge")  # 19 slots
+    interface_id = create(alibaba_cloud, secondary_count=0, prefix_count=10)
+    attach(provider, interface_id, instance_id)
+    provider.assign_prefixes(interface_id=interface_id, count=9)
+    held = provider.instance(instance_id).interfaces[1].prefixes
+    assert len(held) == 19
+    provider.unassign_prefixes(interface_id=interface_id, prefixes=held[:18])
+    assert provider.instance(instance_id).interfaces[1].prefixes == held[18:]
+
+
+def test_elastic_ips_of_many_instances_are_told_by_few_calls(alibaba: Running, alibaba_cloud: Site) -> None:
+    seen: list[str] = []
+    provider = AlibabaProvider(ACCOUNT, REGION, endpoint_url=alibaba.url, observe=lambda name, *_: seen.append(name))
+    first_of = {}
+    for _ in range(12):
+        instance_id = alibaba_cloud.launch(TYPE)
+        eip = alibaba.do(lambda cloud: ACTIONS["AllocateEipAddress"].perform(cloud, {}))["AllocationId"]
+        first_of[eip] = provider.instance(instance_id).interfaces[0].id
+        provider.associate_public_address(public_address_id=str(eip), interface_id=first_of[eip])
+    seen.clear()
+    assert {each.id: each.interface_id for each in provider.public_addresses(tags={})} == first_of
+    assert seen == ["DescribeEipAddresses", "DescribeInstances"]
 
 
 def test_more_than_ten_addresses_a_call_are_refused(alibaba_cloud: Site) -> None:
