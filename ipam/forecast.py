@@ -31,6 +31,7 @@ QUANTUM_S = 5.0  # starts closer than this are kept as one
 HALF_LIFE_S = 3600.0
 MEMORY_S = 4 * HALF_LIFE_S
 MOST_KEPT = 128
+MOST_HALVINGS = 900.0  # of a weight, so that it stays a number
 LEARN_S = 1800.0
 SLOT_S = 1800.0
 DAY_S = 86400.0
@@ -72,18 +73,25 @@ class _Slot:
 class Forecast:
     """Of one node."""
 
-    __slots__ = ("_bounds", "_last_s", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square", "_stops")
+    __slots__ = (
+        "_bounds", "_last_s", "_marked", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square", "_stops",
+        "_usual", "_usual_until_s", "_weighed_from_s",
+    )  # fmt: skip
 
     def __init__(self, bounds: Bounds = Bounds()) -> None:
         self._bounds = bounds
         self._since_s: float | None = None
         self._last_s = -math.inf
-        self._recent: deque[tuple[float, int]] = deque(maxlen=MOST_KEPT)
+        self._marked: tuple[Watermarks, Watermarks] | None = None  # base and marks of the estimate before
+        self._recent: deque[tuple[float, int, float]] = deque(maxlen=MOST_KEPT)
+        self._weighed_from_s = 0.0
         self._slots: dict[int, _Slot] = {}
+        self._usual = 0  # what this time of the day asked for on the days before, up to a time
+        self._usual_until_s = -math.inf
         self._mean = 0.0  # decayed starts a second
         self._square = 0.0  # decayed sum of squares of simultaneous starts, a second
         self._stops = 0.0  # decayed stops a second
-        self._memo: tuple[float, int] | None = None  # a horizon and its mark, until another start is heard of
+        self._memo: dict[float, int] = {}  # marks by horizon, until another start is heard of
 
     def observe(self, now_s: float, starts: int, stops: int) -> None:
         """Pods that asked for an address, and pods that ended, since the call before. Both may be 0."""
@@ -91,16 +99,19 @@ class Forecast:
         self._stops += max(stops, 0) / RATE_TIME_S
         if starts <= 0:
             return
-        self._memo = None
+        self._memo.clear()
         self._mean += starts / RATE_TIME_S
         self._square += starts * starts / RATE_TIME_S
         if self._recent and now_s - self._recent[-1][0] < QUANTUM_S:
-            at_s, count = self._recent[-1]
-            self._recent[-1] = (at_s, count + starts)
+            at_s, count, weight = self._recent[-1]
+            self._recent[-1] = (at_s, count + starts, weight)
         else:
-            self._recent.append((now_s, starts))
-        slot = self._slots.setdefault(_slot_of(now_s), _Slot(_day_of(now_s)))
-        slot.fold(_day_of(now_s))
+            self._recent.append((now_s, starts, self._weight(now_s)))
+        place, day = _slot_of(now_s), _day_of(now_s)
+        slot = self._slots.get(place)
+        if slot is None:
+            slot = self._slots[place] = _Slot(day)
+        slot.fold(day)
         slot.most = max(slot.most, self._within(now_s, DAY_WINDOW_S))
 
     def marks(self, now_s: float, base: Watermarks, time_to_address_s: float) -> Watermarks:
@@ -114,7 +125,7 @@ class Forecast:
         """The marks with their reason."""
         now_s = self._advance(now_s)
         horizon_s = max(float(math.ceil(time_to_address_s)), QUANTUM_S)
-        bursts, steady = self._bursts(now_s, horizon_s), self._steady(horizon_s)
+        bursts, steady = self._bursts(horizon_s), self._steady(horizon_s)
         hour, latest = self._hour(now_s), self._within(now_s, horizon_s)
         wanted = max(bursts, steady, hour, latest)
         if not wanted:
@@ -135,8 +146,9 @@ class Forecast:
             bounded = min(bounded, base.max_allocate)
         if bounded != wanted:
             why = f"{wanted} by {why}, bounded to {bounded}"
-        marks = Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark)
-        return Estimate(marks, why)
+        if self._marked is None or self._marked[0] is not base or self._marked[1].pre_allocate != bounded:
+            self._marked = base, Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark)
+        return Estimate(self._marked[1], why)
 
     def _advance(self, now_s: float) -> float:
         """Ages the rates to `now_s`; returns it, or the latest time known if that is later."""
@@ -150,40 +162,47 @@ class Forecast:
             self._last_s = now_s
         while self._recent and self._last_s - self._recent[0][0] > MEMORY_S:
             self._recent.popleft()
-            self._memo = None
+            self._memo.clear()
         return self._last_s
+
+    def _weight(self, at_s: float) -> float:
+        """Of a start: it doubles each half-life, for only how they compare counts."""
+        halvings = (at_s - self._weighed_from_s) / HALF_LIFE_S
+        if halvings > MOST_HALVINGS:  # soon it would be no number any more
+            self._weighed_from_s = at_s
+            self._recent = deque(
+                ((each_s, count, 2.0 ** ((each_s - at_s) / HALF_LIFE_S)) for each_s, count, _ in self._recent),
+                maxlen=MOST_KEPT,
+            )
+            halvings = 0.0
+        return 2.0**halvings
 
     def _within(self, now_s: float, span_s: float) -> int:
         total = 0
-        for at_s, count in reversed(self._recent):
+        for at_s, count, _ in reversed(self._recent):
             if now_s - at_s > span_s:
                 break
             total += count
         return total
 
-    def _bursts(self, now_s: float, horizon_s: float) -> int:
+    def _bursts(self, horizon_s: float) -> int:
         """The least mark with which no more than `MISS` of the pods would have waited.
 
         Ages weigh against each other only, and those grow alike: without another start it stays the same.
         """
-        if self._memo is None or self._memo[0] != horizon_s:
-            self._memo = (horizon_s, self._burst_mark(now_s, horizon_s))
-        return self._memo[1]
+        known = self._memo.get(horizon_s)
+        if known is None:
+            known = self._memo[horizon_s] = self._burst_mark(horizon_s)
+        return known
 
-    def _burst_mark(self, now_s: float, horizon_s: float) -> int:
-        # A group begins with a start and takes in those of the next `horizon_s`.
-        weights: dict[int, float] = {}
-        begun_s, size = -math.inf, 0
-        for at_s, count in self._recent:
-            if at_s - begun_s > horizon_s:
-                if size:
-                    weights[size] = weights.get(size, 0.0) + 2.0 ** ((begun_s - now_s) / HALF_LIFE_S)
-                begun_s, size = at_s, 0
-            size += count
-        if size:
-            weights[size] = weights.get(size, 0.0) + 2.0 ** ((begun_s - now_s) / HALF_LIFE_S)
+    def _burst_mark(self, horizon_s: float) -> int:
+        weights = self._weights(horizon_s)
+        if not weights:
+            return 0
+        mark = max(weights)
+        if len(weights) == 1:  # then it does not matter how they weigh
+            return mark - math.floor(MISS * mark)
         allowed = MISS * sum(size * weight for size, weight in weights.items())
-        mark = max(weights, default=0)
         missed = above = 0.0
         for size in sorted(weights, reverse=True):
             # Between two sizes that occurred, each address fewer lets down one pod of every greater group.
@@ -195,6 +214,21 @@ class Forecast:
             above += weights[size]
         return mark - math.floor((allowed - missed) / above) if above else 0
 
+    def _weights(self, horizon_s: float) -> dict[int, float]:
+        """How much groups of each size weigh. A group begins with a start and takes in those of the next `horizon_s`;
+        it weighs what its first start does."""
+        weights: dict[int, float] = {}
+        begun_s, size, weighs = -math.inf, 0, 0.0
+        for at_s, count, weight in self._recent:
+            if at_s - begun_s <= horizon_s:
+                size += count
+                continue
+            weights[size] = weights.get(size, 0.0) + weighs
+            begun_s, size, weighs = at_s, count, weight
+        weights[size] = weights.get(size, 0.0) + weighs
+        del weights[0]  # what stood before the first
+        return weights
+
     def _steady(self, horizon_s: float) -> int:
         returned = min(self._stops, self._mean) / 2.0  # half of them cool while they are missed
         expected = (self._mean - returned) * horizon_s
@@ -203,13 +237,17 @@ class Forecast:
         return math.ceil(expected + spread) if self._mean * RATE_TIME_S >= 10.0 and expected >= 1.0 else 0
 
     def _hour(self, now_s: float) -> int:
-        usual = 0.0
-        for at_s in (now_s, now_s + LOOKAHEAD_S):
-            slot = self._slots.get(_slot_of(at_s))
-            if slot is not None:
-                slot.fold(_day_of(at_s))
-                usual = max(usual, slot.usual)
-        return round(usual)
+        if now_s >= self._usual_until_s:
+            usual, until_s = 0.0, math.inf
+            for ahead_s in (0.0, LOOKAHEAD_S):
+                at_s = now_s + ahead_s
+                until_s = min(until_s, (at_s // SLOT_S + 1.0) * SLOT_S - ahead_s)
+                slot = self._slots.get(_slot_of(at_s))
+                if slot is not None:
+                    slot.fold(_day_of(at_s))
+                    usual = max(usual, slot.usual)
+            self._usual, self._usual_until_s = round(usual), until_s
+        return self._usual
 
 
 def _slot_of(at_s: float) -> int:

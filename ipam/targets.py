@@ -41,8 +41,11 @@ def units(spec: NodeSpec, limits: Limits | None) -> Units:
 
 def target(policy: Policy) -> str:
     """The name of the target that is set, or ""; addresses go before prefixes, and these before interfaces."""
-    names = ("warm_addresses", "warm_prefixes", "warm_interfaces")
-    return next((name for name in names if getattr(policy, name) is not None), "")
+    if policy.warm_addresses is not None:
+        return "warm_addresses"
+    if policy.warm_prefixes is not None:
+        return "warm_prefixes"
+    return "warm_interfaces" if policy.warm_interfaces is not None else ""
 
 
 def marks_of(base: Watermarks, policy: Policy, sizes: Units) -> Watermarks:

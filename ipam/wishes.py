@@ -72,6 +72,9 @@ class Wishes:
 
     def marks(self, pool: Pool) -> Watermarks:
         """The marks in force now."""
+        wish = pool.wish
+        if wish is not None and pool.wished_for is pool.spec and self._clock.monotonic() < pool.wish_until:
+            return wish.marks
         return pool.spec.watermarks if pool.spec.policy == PLAIN else self.estimate(pool).marks
 
     def estimate(self, pool: Pool) -> Estimate:

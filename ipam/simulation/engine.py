@@ -20,15 +20,15 @@ from dataclasses import replace
 from ipam.allocation import SUBNET_RETRY_S
 from ipam.errors import InvalidInput
 from ipam.fleet import Fleet
-from ipam.model import IntentKind, Limits, NodeSpec, Usage, Watermarks
+from ipam.model import IntentKind, Limits, NodeSpec, Policy, Usage, Watermarks
 from ipam.plan import Shortfall, call_limits, capacity
-from ipam.pools import Counts, Pool
+from ipam.pools import Pool
 from ipam.review import MOMENT_S, PRIORITIES, URGENT, patience
 from ipam.simulation.account import Account, Work
 from ipam.simulation.agenda import SimulatedClock, SimulatedTime
 from ipam.simulation.cloud import Ended, SimulatedCloud
 from ipam.simulation.model import Group, Result, Variant, Workload
-from ipam.simulation.nodes import Node, Port
+from ipam.simulation.nodes import Node, Port, Wished
 from ipam.simulation.population import ample, group_of
 from ipam.simulation.space import Space
 from ipam.simulation.streams import Span, spans
@@ -59,7 +59,6 @@ class Simulation:
         self._config = variant.config
         self._chance = random.Random(f"{workload.seed}/service")  # noqa: S311 - jitter, not a secret
         self._wishes = Wishes(self._config, SimulatedClock(self.time), Fleet(), self._limits)
-        self._demand = self._config.policy.follow_demand
         block = rules.capabilities.prefix_size if rules.capabilities.prefixes else 0
         named = workload.subnets or ample(workload.groups)
         self.spaces = {each.id: Space(each, reserved=rules.reserved, block=block) for each in named}
@@ -69,7 +68,7 @@ class Simulation:
             fifo=variant.fifo,
             seconds=rules.seconds_of,
         )  # fmt: skip
-        self._wished: dict[tuple[Watermarks, Counts, int, str], tuple[int, int]] = {}
+        self._wished: dict[tuple[Watermarks, Policy, str], Wished] = {}
         self._counted_from: dict[str, int] = {}
         self._throttled_before = 0
         self._pods = 0
@@ -183,6 +182,7 @@ class Simulation:
                 remedy="give it a larger range, or the group fewer nodes",
             )  # fmt: skip
         node = Node(spec, kind, zone, Port(f"{spec.name}-0", 0, 0, home.rule.id, home.take(1)[0]))
+        node.wishes = self._wished.setdefault((spec.watermarks, spec.policy, kind), {})
         calls = call_limits(rules.capabilities)
         node.capacity = capacity(
             spec, node.instance(), rules.types[kind], creates_interfaces=calls.creates_interfaces,
@@ -190,7 +190,7 @@ class Simulation:
         )  # fmt: skip
         self.nodes.append(node)
         self.account.calls["read-instance"] += 1
-        if self._demand:
+        if node.demand:
             self._wishes.hear(node.pool, None, NOTHING)
         self._next_pod((node, pods))
         self._review(node)
@@ -210,13 +210,13 @@ class Simulation:
         if not node.line and node.lease(pod):
             self.tally.used += 1
             self.tally.served(now, now)
-            if self._demand:
+            if node.demand:
                 self._wishes.hear(node.pool, NOTHING, ONE)
         else:
             node.line[pod] = now
             if node.cooling:
                 self._look(node, node.cooling[0][0])
-            if self._demand:
+            if node.demand:
                 self._wishes.hear(node.pool, NOTHING, ONE_WAITS)
         if ends_s <= self.workload.duration_s:
             self.time.at(ends_s, self._stop, (node, pod))
@@ -233,7 +233,7 @@ class Simulation:
             return
         self.tally.used -= 1
         node.cooling.append((now + self.variant.cooldown_s, address))
-        if self._demand:
+        if node.demand:
             self._wishes.hear(node.pool, ONE, NOTHING)
         # Until it has cooled it counts as used, so nothing is due before; and nothing then if all is wanted free.
         wish = node.pool.wish
@@ -263,23 +263,30 @@ class Simulation:
 
     def _review(self, node: Node) -> None:
         now = self.time.now
-        node.expire(now)
+        cooling = node.cooling
+        if cooling and cooling[0][0] <= now:
+            node.expire(now)
         if node.line:
             self._serve(node)
-        if node.cooling and (node.line or not self._demand):
-            self._look(node, node.cooling[0][0])
-        counts = node.counts()
+        if cooling and (node.line or not node.demand):
+            self._look(node, cooling[0][0])
         pool = node.pool
-        if pool.spec.policy.warm_up and not pool.warmed:
-            self._wishes.warmed(pool, counts.attached, node.capacity - counts.attached)
-        if self._demand and (counts.attached > counts.used or node.cooling):
+        if not pool.warmed and pool.spec.policy.warm_up:
+            attached = node.counts().attached
+            self._wishes.warmed(pool, attached, node.capacity - attached)
+        attached, used, pending = node.held - node.releasing, len(node.leases) + len(cooling), len(node.line)
+        if node.demand and (attached > used or cooling):
             self._look(node, now + QUIET_LOOK_S)
-        wanted, surplus = self._wishes_of(node, counts)
-        self._handshake(node, counts, surplus)
-        wanted = self._due(node, counts, wanted)
+        marks = self._wishes.marks(pool)
+        wanted, surplus = self._wishes_of(node, marks)
+        if node.fenced or surplus:
+            self._handshake(node, marks, surplus)
+        else:
+            pool.excess_since = None
+        wanted = self._due(node, marks, wanted)
         work = node.work
         if isinstance(work, Work):
-            if counts.pending and work.kind is IntentKind.ALLOCATE:
+            if pending and work.kind is IntentKind.ALLOCATE:
                 self.account.hurry(work)
             if not (wanted and work.kind is not IntentKind.ALLOCATE and work.waiting):
                 return
@@ -287,49 +294,53 @@ class Simulation:
             node.work = None
             node.lift(len(node.fenced))
             self._serve(node)
-            counts = node.counts()
-            wanted = self._due(node, counts, self._wishes_of(node, counts)[0])
+            pending = len(node.line)
+            wanted = self._due(node, marks, self._wishes_of(node, marks)[0])
         if not wanted:
             return
         if now < node.hold_until:
             self._look(node, node.hold_until)
             return
-        urgent = counts.pending > 0 or not node.held
-        self._open(node, IntentKind.ALLOCATE, wanted, urgent=urgent)
+        self._open(node, IntentKind.ALLOCATE, wanted, urgent=pending > 0 or not node.held)
 
-    def _wishes_of(self, node: Node, counts: Counts) -> tuple[int, int]:
+    def _wishes_of(self, node: Node, marks: Watermarks) -> tuple[int, int]:
         """Addresses to ask for, and those beyond what the node should hold. Alike nodes in alike states wish alike."""
-        pool, room = node.pool, node.capacity - node.held
         if node.spec.prefix_delegation:  # then it matters which addresses are used
-            pool.usage = node.usage()
-            return self._wishes.ask(pool, counts, max(room, 0)), self._wishes.excess(pool, counts)
-        key = (self._wishes.marks(pool), counts, room, node.type)
-        known = self._wished.get(key)
+            node.pool.usage = node.usage()
+            return self._wish(node)
+        key = (
+            marks.pre_allocate, marks.min_allocate, node.held, node.releasing, len(node.leases) + len(node.cooling),
+            len(node.line), node.capacity,
+        )  # fmt: skip
+        known = node.wishes.get(key)
         if known is None:
-            known = self._wished[key] = (
-                self._wishes.ask(pool, counts, max(room, 0)),
-                self._wishes.excess(pool, counts),
-            )
+            known = node.wishes[key] = self._wish(node)
         return known
+
+    def _wish(self, node: Node) -> tuple[int, int]:
+        pool, counts = node.pool, node.counts()
+        asked = self._wishes.ask(pool, counts, max(node.capacity - node.held, 0))
+        return asked, self._wishes.excess(pool, counts)
 
     def _want(self, node: Node) -> int:
         """Whether due or not."""
         node.expire(self.time.now)
-        return self._wishes_of(node, node.counts())[0]
+        return self._wishes_of(node, self._wishes.marks(node.pool))[0]
 
-    def _due(self, node: Node, counts: Counts, wanted: int) -> int:
+    def _due(self, node: Node, marks: Watermarks, wanted: int) -> int:
         """Addresses to ask for now; if it can wait, looks again when it cannot."""
-        now, pool, config = self.time.now, node.pool, self._config
+        pool = node.pool
         if node.held >= node.capacity:
             node.full = True
         if not wanted:
             pool.deficit_since = None
             return 0
+        now, config, counts = self.time.now, self._config, node.counts()
         if pool.deficit_since is None:
             pool.deficit_since = now
         wait_s = due(
-            counts.attached, counts.used, counts.pending, self._wishes.marks(pool),
-            lasted_s=now - pool.deficit_since, coalesce_s=config.coalesce_s, urgent_fraction=config.urgent_fraction,
+            counts.attached, counts.used, counts.pending, marks, lasted_s=now - pool.deficit_since,
+            coalesce_s=config.coalesce_s, urgent_fraction=config.urgent_fraction,
         )  # fmt: skip
         if wait_s > MOMENT_S:
             self._look(node, now + wait_s)
@@ -344,11 +355,11 @@ class Simulation:
 
     # giving back; in time as Reviewer does it
 
-    def _handshake(self, node: Node, counts: Counts, surplus: int) -> None:
+    def _handshake(self, node: Node, marks: Watermarks, surplus: int) -> None:
         pool = node.pool
         if node.releasing:
             return
-        if counts.pending or not node.spec.release_excess:
+        if node.line or not node.spec.release_excess:
             surplus = 0
         if node.fenced:
             work = node.work
@@ -361,9 +372,9 @@ class Simulation:
         elif not surplus:
             pool.excess_since = None
         else:
-            self._age(node, counts, surplus)
+            self._age(node, marks, surplus)
 
-    def _age(self, node: Node, counts: Counts, surplus: int) -> None:
+    def _age(self, node: Node, marks: Watermarks, surplus: int) -> None:
         """An excess that has lasted is fenced and released."""
         now, pool, config = self.time.now, node.pool, self._config
         batch = config.release_batch
@@ -372,7 +383,6 @@ class Simulation:
             spread_s = self._chance.uniform(0.0, config.release_interval_s) if batch else 0.0
             pool.batch_at = now + config.release_delay_s + spread_s
         pool.excess_low = min(pool.excess_low, surplus)
-        marks = self._wishes.marks(pool)
         ends = pool.excess_since + config.release_delay_s * patience(marks, surplus, config)
         ends = max(ends, pool.batch_at) if batch else ends
         if now < ends:
@@ -380,7 +390,7 @@ class Simulation:
             return
         if node.work is not None:
             return
-        kind, chosen = self._choose(node, counts, surplus)
+        kind, chosen = self._choose(node, marks, surplus)
         if chosen:
             node.fence(chosen)
             self._open(node, kind)
@@ -392,12 +402,12 @@ class Simulation:
         if not chosen:
             self._look(node, now + max(config.release_delay_s, 1.0))
 
-    def _choose(self, node: Node, counts: Counts, surplus: int) -> tuple[IntentKind, list[str]]:
+    def _choose(self, node: Node, marks: Watermarks, surplus: int) -> tuple[IntentKind, list[str]]:
         """A whole interface if one can go, else a batch of addresses."""
         rules, config, pool = self.workload.cloud, self._config, node.pool
         if config.release_interfaces and rules.capabilities.creates_interfaces:
             whole_only = by_interface(node.spec.policy)
-            marks = self._wishes.marks(pool)
+            counts = node.counts()
             free = {address for _, address in node.free}
             for port in sorted(node.ports, key=lambda each: -each.index):
                 held = node.addresses_of(port)

@@ -15,6 +15,8 @@ from ipam.model import CloudInterface, Instance, NodeSpec, Usage, members
 from ipam.pools import Counts, Pool
 from ipam.simulation.space import VPC
 
+Wished = dict[tuple[int, ...], tuple[int, int]]
+
 _PLACES = 1 << 20  # more than addresses of one interface
 
 
@@ -51,6 +53,8 @@ class Port:
 class Node:
     """
     :ivar held: addresses that pods can have, fenced ones included.
+    :ivar demand: its marks follow it.
+    :ivar wishes: addresses to ask for and to give back, by state; shared by nodes that are alike.
     :ivar counted: how many of them the fleet's sum has by now.
     :ivar line: pods without an address, and since when.
     :ivar fenced: addresses that are about to be released; of these `releasing` are beyond return.
@@ -58,14 +62,16 @@ class Node:
     """
 
     __slots__ = (
-        "capacity", "cooling", "counted", "fenced", "free", "full", "held", "hold_until", "homes", "leases", "line",
-        "look_at", "name", "pool", "ports", "releasing", "serial", "spec", "type", "work", "zone",
+        "capacity", "cooling", "counted", "demand", "fenced", "free", "full", "held", "hold_until", "homes", "leases",
+        "line", "look_at", "name", "pool", "ports", "releasing", "serial", "spec", "type", "wishes", "work", "zone",
     )  # fmt: skip
 
     def __init__(self, spec: NodeSpec, type_: str, zone: str, first: Port) -> None:
         self.name = spec.name
         self.spec = spec
         self.type = type_
+        self.demand = spec.policy.follow_demand
+        self.wishes: Wished = {}
         self.zone = zone
         self.ports = [first]
         self.pool = Pool(spec)
