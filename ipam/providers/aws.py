@@ -124,9 +124,11 @@ class AwsProvider:
             yield (), [each for each in detached if each.status == "available"]
 
     def subnets(self) -> Sequence[Subnet]:
+        """Those with a range of IPv4."""
         networks = self._vpcs()
         filters = {**self._in_vpcs(), **_tagged(self._scope.subnet_tags)}
         rows = self._rows("DescribeSubnets", "Subnets", filters)
+        rows = [row for row in rows if not _read("DescribeSubnets", answers.is_ipv6_only, row)]
         found = [_read("DescribeSubnets", answers.subnet, row, networks) for row in rows]
         return [each for each in found if each.vpc_id in networks]
 

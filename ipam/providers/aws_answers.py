@@ -53,12 +53,13 @@ def interface(row: Answer, exclude: Mapping[str, str]) -> CloudInterface:
     """An interface of DescribeNetworkInterfaces or CreateNetworkInterface.
 
     `status` is "in-use" when attached, "available" when attached to nothing, else what EC2 says ("attaching",
-    "detaching", "pending"). One that is excluded by its tags, is of another kind (trunk, efa ...) or is managed by an
-    AWS service keeps its place, but has no addresses and the status "excluded".
+    "detaching", "pending"). One that is excluded by its tags, is of another kind (trunk, efa ...), has IPv6 alone or is
+    managed by a service keeps its place, but has no addresses and the status "excluded".
     """
     attachment = row.get("Attachment") or {}
     listed = row.get("PrivateIpAddresses") or []
-    primary = address(row["PrivateIpAddress"])
+    alone = is_ipv6_only(row)
+    primary = _first6(row) if alone else address(row["PrivateIpAddress"])
     secondary = [address(each["PrivateIpAddress"]) for each in listed if not each.get("Primary")]
     created = attachment.get("AttachTime")
     found = CloudInterface(
@@ -87,9 +88,19 @@ def interface(row: Answer, exclude: Mapping[str, str]) -> CloudInterface:
     )
     kind = str(row.get("InterfaceType") or "interface")
     tagged = bool(exclude) and all(found.tags.get(key) == value for key, value in exclude.items())
-    if tagged or kind not in POD_KINDS or row.get("RequesterManaged"):
+    managed = row.get("RequesterManaged") or (row.get("Operator") or {}).get("Managed")
+    if tagged or kind not in POD_KINDS or managed or alone:
         return replace(found, status=EXCLUDED, addresses=(), prefixes=(), ipv6_addresses=(), ipv6_prefixes=())
     return found
+
+
+def is_ipv6_only(row: Answer) -> bool:
+    """Whether a subnet, or an interface in one, has no IPv4 and so carries no pods."""
+    return bool(row.get("Ipv6Native"))
+
+
+def _first6(row: Answer) -> str:
+    return next((address6(each["Ipv6Address"]) for each in row.get("Ipv6Addresses") or ()), "")
 
 
 def _status(row: Answer, attachment: Answer) -> str:

@@ -109,6 +109,29 @@ def test_an_interface_on_its_way_out_is_no_longer_the_instances() -> None:
     assert provider_of(answers).instance("i-01234567").interfaces == ()
 
 
+def test_subnets_and_interfaces_of_ipv6_alone_stop_nothing_and_carry_no_pods() -> None:
+    answers = copy.deepcopy(ANSWERS)
+    interfaces = answers["describe_network_interfaces"]["NetworkInterfaces"]
+    alone = copy.deepcopy(interfaces[0]) | {"NetworkInterfaceId": "eni-6", "Ipv6Native": True, "PrivateIpAddresses": []}
+    del alone["PrivateIpAddress"]
+    alone["Ipv6Addresses"] = [{"Ipv6Address": "2001:db8::5"}]
+    alone["Attachment"] |= {"DeviceIndex": 2}
+    interfaces.append(alone)
+    subnets = answers["describe_subnets"]["Subnets"]
+    subnets.append({name: value for name, value in subnets[0].items() if name != "CidrBlock"} | {"Ipv6Native": True})
+    provider = provider_of(answers)
+    told = [(each.id, each.status, each.device_index) for each in provider.instance("i-01234567").interfaces]
+    assert told == [("eni-01234567", "in-use", 1), ("eni-6", "excluded", 2)]
+    assert len(provider.subnets()) == 1
+
+
+def test_an_interface_that_a_service_manages_is_left_alone() -> None:
+    answers = copy.deepcopy(ANSWERS)
+    answers["describe_network_interfaces"]["NetworkInterfaces"][0]["Operator"] = {"Managed": True, "Principal": "eks"}
+    (interface,) = provider_of(answers).instance("i-01234567").interfaces
+    assert (interface.status, interface.addresses) == ("excluded", ())
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_an_empty_answer_is_no_empty_listing(call: Callable[[AwsProvider], object]) -> None:
     with pytest.raises(Unavailable) as refused:
