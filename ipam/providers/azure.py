@@ -57,6 +57,7 @@ class AzureProvider(Incapable):
     :param observe: told of each call with its name.
     :param exclude: interfaces with all these tags carry no pods: they keep their place, without addresses.
     :param scope: what of the subscription is looked at.
+    :param connections: that are kept for further calls; as many as there are threads.
 
     Raises InvalidInput for settings that cannot be.
     """
@@ -81,6 +82,7 @@ class AzureProvider(Incapable):
         cluster: str = "plimsoll",
         exclude: Mapping[str, str] = NO_TAGS,
         scope: Scope | None = None,
+        connections: int = 32,
         connect_timeout_s: float = 5.0,
         read_timeout_s: float = 30.0,
     ) -> None:
@@ -90,7 +92,7 @@ class AzureProvider(Incapable):
         self.region = region
         self._exclude = exclude
         self._client = AzureClient(
-            account, endpoint_url=endpoint_url, observe=observe or _silent, cluster=cluster,
+            account, endpoint_url=endpoint_url, observe=observe or _silent, cluster=cluster, connections=connections,
             connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s,
         )  # fmt: skip
         self._writes = Writes()

@@ -18,12 +18,14 @@ from ipam.providers.azure_settings import is_loopback
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
+    from azure.core.pipeline.transport import RequestsTransport
     from azure.mgmt.compute import ComputeManagementClient
     from azure.mgmt.network import NetworkManagementClient
 
 T = TypeVar("T")
 Document = dict[str, Any]
 Hook = Callable[[Any], None]
+_HOSTS: Final = 4  # of ARM: its own, and those of regions that operations are told at
 MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
@@ -32,6 +34,7 @@ class AzureClient:
 
     :param endpoint_url: another ARM than Azure's public one; over plain HTTP, on this machine, no token is asked for.
     :param observe: told of each call with its name.
+    :param connections: that are kept for further calls.
     """
 
     def __init__(
@@ -41,18 +44,16 @@ class AzureClient:
         endpoint_url: str | None,
         observe: OperationObserver,
         cluster: str,
+        connections: int,
         connect_timeout_s: float,
         read_timeout_s: float,
     ) -> None:
         self._subscription = subscription
         self._endpoint_url = endpoint_url
         self._observe = observe
-        self._settings: dict[str, Any] = {
-            "retry_total": 0,
-            "connection_timeout": connect_timeout_s,
-            "read_timeout": read_timeout_s,
-            "user_agent": f"plimsoll/{cluster}",
-        }
+        self._connections = connections
+        self._timeouts = {"connection_timeout": connect_timeout_s, "read_timeout": read_timeout_s}
+        self._settings: dict[str, Any] = {"retry_total": 0, "user_agent": f"plimsoll/{cluster}"}
         self._lock = threading.Lock()
         self._network_made: NetworkManagementClient | None = None
         self._compute_made: ComputeManagementClient | None = None
@@ -276,7 +277,7 @@ class AzureClient:
             return self._compute_made
 
     def _options(self) -> dict[str, Any]:
-        options = dict(self._settings)
+        options = {**self._settings, "transport": self._transport()}
         if self._endpoint_url is not None:
             options["base_url"] = self._endpoint_url
             options["credential_scopes"] = [f"{self._endpoint_url.rstrip('/')}/.default"]
@@ -285,6 +286,17 @@ class AzureClient:
 
             options["authentication_policy"] = SansIOHTTPPolicy()
         return options
+
+    def _transport(self) -> RequestsTransport:
+        """The SDK's own, which keeps ten connections; of more threads each call would begin with a new one."""
+        from azure.core.pipeline.transport import RequestsTransport
+
+        transport = RequestsTransport(**self._timeouts)
+        transport.open()
+        assert transport.session is not None
+        for adapter in transport.session.adapters.values():
+            adapter.init_poolmanager(_HOSTS, self._connections)
+        return transport
 
     @property
     def _is_fake(self) -> bool:

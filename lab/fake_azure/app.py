@@ -279,6 +279,8 @@ class Server(base.Server[Cloud]):
                 body = json.loads(await request.text())
             except ValueError:
                 raise ApiError("InvalidRequestContent", "The request content is not valid JSON.") from None
+            if not isinstance(body, dict):
+                raise ApiError("InvalidRequestContent", "The request content is not an object.")
         asked = Asked(
             path, names.get("group") or "", {key: value or "" for key, value in names.items()}, dict(request.query),
             _base(request), request.headers.get("If-Match", ""), body,

@@ -49,11 +49,11 @@ def put_nic(cloud: Cloud, nic: Nic, body: Document, if_match: str) -> LongOperat
     failure = cloud.failing.pop(0) if cloud.failing else None
 
     def end() -> None:
+        for each in leaving:
+            cloud.release(each)
         now = cloud.nics.current.get(nic.id)
         if now is None:
             return
-        for each in leaving:
-            cloud.release(each)
         outcome = "Failed" if failure else "Succeeded"
         done = tuple(each if each.state == "Succeeded" else replace(each, state=outcome) for each in now.configurations)
         cloud.put_nic(replace(now, configurations=done, state=outcome, etag=cloud.new_etag()))

@@ -56,6 +56,7 @@ def _azure(settings: Settings, observe: OperationObserver) -> CloudProvider:
         cluster=settings.cluster,
         exclude=settings.exclude_interface_tags,
         scope=Scope(scope.resource_groups, scope.vpc_ids, scope.instance_tags, scope.security_group_tags),
+        connections=settings.threads,
     )
 
 

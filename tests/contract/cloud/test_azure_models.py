@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from lab.fake_azure.machines import launch, lone_nic
 from lab.fake_azure.records import Nic, PublicPrefix, ScaleSet
 from lab.fake_azure.testing import Running
 
+SUBSCRIPTION, LOCATION = "00000000-1111-2222-3333-444444444444", "westeurope"
 GROUP = "/subscriptions/s/resourcegroups/lab/providers/microsoft.network/applicationsecuritygroups/pods"
 
 
@@ -98,7 +101,7 @@ def test_a_model_that_names_no_primary_configuration_gets_one_when_others_come(a
         cloud.put_machine(replace(machine, unsaid=True))
         return machine.id
 
-    provider = AzureProvider("00000000-1111-2222-3333-444444444444", "westeurope", endpoint_url=azure.url)
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url)
     instance_id = azure.do(unsaid)
     interface = provider.instance(instance_id).interfaces[0]
     assert len(provider.assign_addresses(interface_id=interface.id, count=2)) == 2
@@ -111,7 +114,7 @@ def test_user_data_of_a_scale_set_s_machine_stays(azure: Running) -> None:
         cloud.put_machine(replace(machine, user_data="c2VlZA=="))
         return machine.id
 
-    provider = AzureProvider("00000000-1111-2222-3333-444444444444", "westeurope", endpoint_url=azure.url)
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url)
     instance_id = azure.do(launched)
     provider.assign_addresses(interface_id=provider.instance(instance_id).interfaces[0].id, count=1)
     assert azure.do(lambda cloud: cloud.machines.current[instance_id].user_data) == "c2VlZA=="
@@ -136,7 +139,7 @@ def test_an_interface_that_cannot_be_read_stops_no_listing(azure: Running, azure
 @pytest.mark.parametrize("kind", ["uniform", "single"])
 def test_throttling_of_compute_is_throttling(azure: Running, kind: str) -> None:
     """Compute says OperationNotAllowed with 429, and TooManyRequests among the details."""
-    provider = AzureProvider("00000000-1111-2222-3333-444444444444", "westeurope", endpoint_url=azure.url)
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url)
     instance_id = azure.do(lambda cloud: launch(cloud, "Standard_D8s_v5", kind=kind)).id
     azure.set_faults(throttle={"read": {"rate": 0, "burst": 1}})
     provider.security_groups()
@@ -164,7 +167,7 @@ def test_public_addresses_that_no_interface_can_have_are_not_listed(azure: Runni
     six = azure.do(add)
     listed = [each.id for each in azure_cloud.provider.public_addresses(tags={"pool": "public"})]
     assert (len(listed), six in listed) == (1, False)
-    elsewhere = AzureProvider("00000000-1111-2222-3333-444444444444", "northeurope", endpoint_url=azure.url)
+    elsewhere = AzureProvider(SUBSCRIPTION, "northeurope", endpoint_url=azure.url)
     assert elsewhere.public_addresses(tags={}) == []
     instance_id = azure.do(lambda cloud: launch(cloud, "Standard_D8s_v5")).id
     interface_id = azure_cloud.provider.instance(instance_id).interfaces[0].id
@@ -183,11 +186,37 @@ def test_scale_sets_of_other_locations_are_not_asked_for(azure: Running) -> None
 
     azure.do(add)
     far = AzureProvider(
-        "00000000-1111-2222-3333-444444444444", "northeurope", endpoint_url=azure.url,
+        SUBSCRIPTION, "northeurope", endpoint_url=azure.url,
         observe=lambda name, outcome, _: seen.append(name),
     )  # fmt: skip
     list(far.inventory())
     assert "ScaleSetMachines.List" not in seen
+
+
+def test_as_many_connections_are_kept_as_there_are_threads(azure: Running, caplog: pytest.LogCaptureFixture) -> None:
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url, connections=16)
+    azure.set_faults(latency_s=0.05)
+    with ThreadPoolExecutor(16) as threads:
+        for _ in range(2):
+            list(threads.map(lambda _: provider.security_groups(), range(16)))
+    assert "pool is full" not in caplog.text
+
+
+def test_a_machine_that_goes_in_the_middle_of_a_release_takes_no_address_with_it(azure: Running) -> None:
+    """The fake's own book-keeping: free counts are exact."""
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url)
+    before = sum(each.free for each in provider.subnets())
+    instance_id = azure.do(lambda cloud: launch(cloud, "Standard_D8s_v5")).id
+    interface_id = provider.instance(instance_id).interfaces[0].id
+    held = provider.assign_addresses(interface_id=interface_id, count=3)
+    azure.set_faults(detach_s=0.1)
+    with pytest.raises(InProgress):
+        provider.unassign_addresses(interface_id=interface_id, addresses=held)
+    azure.do(lambda cloud: cloud.remove_machine(instance_id))
+    until = time.monotonic() + 5
+    while sum(each.free for each in provider.subnets()) < before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert sum(each.free for each in provider.subnets()) == before
 
 
 def test_an_address_that_nobody_holds_is_still_refused(azure_cloud: Site) -> None:
