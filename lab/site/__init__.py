@@ -1,4 +1,4 @@
-"""A whole site of real processes for tests and benches: Redis, a fake EC2, `ipam-aws`, workers, and nodes by hand.
+"""A whole site of real processes for tests and benches: Redis, a fake cloud, its IPAM, workers, and nodes by hand.
 
     async with Site(folder) as site:
         instance = await site.ec2.launch("m5.large")
@@ -9,12 +9,12 @@ Everything listens on loopback or on Unix sockets in `folder`, speaks mutual TLS
 the process that made it.
 
 site        Site: what runs, with which settings        processes   children, and waiting for them
-node        NodeClient: what a node daemon does         fake_ec2    the cloud and its admin endpoint
+node        NodeClient: what a node daemon does         fake        the cloud and its admin endpoint
 """
 
-from lab.site.fake_ec2 import ACCOUNT, REGION, FakeEc2
+from lab.site.fake import ACCOUNT, REGION, Fake
 from lab.site.node import NodeClient
 from lab.site.processes import SiteError, eventually
 from lab.site.site import AWS, Site
 
-__all__ = ["ACCOUNT", "AWS", "REGION", "FakeEc2", "NodeClient", "Site", "SiteError", "eventually"]
+__all__ = ["ACCOUNT", "AWS", "REGION", "Fake", "NodeClient", "Site", "SiteError", "eventually"]

@@ -1,4 +1,4 @@
-"""A node by hand: all of its daemon that `ipam-aws` sees."""
+"""A node by hand: all of its daemon that its IPAM service sees."""
 
 from __future__ import annotations
 

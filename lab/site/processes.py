@@ -34,6 +34,11 @@ class Process:
         self._environment = {**os.environ, **environment}
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
     async def start(self, ready: Callable[[], Awaitable[bool]]) -> None:
         """Returns once `ready()`; raises SiteError when the child ends before, or takes too long."""
         with self.log.open("ab") as log:

@@ -13,7 +13,8 @@ import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lab.site.fake_ec2 import ACCOUNT, REGION, FakeEc2
+from lab.clouds import CLOUDS, CloudName
+from lab.site.fake import Fake
 from lab.site.node import NodeClient
 from lab.site.processes import Process, free_port, http_ok
 from services.api.ipam.v1 import ipam_pb2 as pb
@@ -23,7 +24,7 @@ from services.runtime.client import aio_channel
 from services.runtime.redis import RedisServer
 from services.runtime.settings import TlsSettings
 
-# What workers of a site get in their environment.
+# What workers of a site on AWS get in their environment.
 AWS: Final = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -32,15 +33,17 @@ AWS: Final = {
 
 
 class Site:
-    """:param store: URL of ipam-aws's database; None: SQLite in `folder`.
+    """:param cloud: whose account it is.
+    :param store: URL of the IPAM service's database; None: SQLite in `folder`.
     :param ipam, worker: settings over the site's own.
-    :param ec2: more arguments of the fake EC2.
+    :param ec2: more arguments of the fake cloud.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
+        cloud: CloudName = "aws",
         store: str | None = None,
         ipam: Mapping[str, Any] | None = None,
         worker: Mapping[str, Any] | None = None,
@@ -48,13 +51,14 @@ class Site:
     ) -> None:
         self.folder = folder
         self.redis = RedisServer(folder / "redis")
-        self.ec2 = FakeEc2(f"127.0.0.1:{free_port()}", folder / "fake-ec2.log", ec2)
+        self.kind = CLOUDS[cloud]
+        self.ec2 = Fake(self.kind, f"127.0.0.1:{free_port()}", folder / f"{self.kind.fake}.log", ec2)
         self.ipam_target = f"127.0.0.1:{free_port()}"
         self.workers: dict[str, Process] = {}
-        self._store = store or f"sqlite:///{folder}/ipam-aws.db"
+        self._store = store or f"sqlite:///{folder}/{self.kind.service}.db"
         self._ipam_settings = dict(ipam or {})
         self._worker_settings = dict(worker or {})
-        self._ipam = self._service("ipam-aws", "services.ipam_aws", {})
+        self._ipam = self._service(self.kind.service, self.kind.module, {})
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -80,13 +84,13 @@ class Site:
                 stopping.create_task(process.end())
 
     async def start_ipam(self, **settings: Any) -> None:
-        """Starts ipam-aws, anew with `settings` over those it had."""
+        """Starts the IPAM service, anew with `settings` over those it had."""
         self._ipam_settings |= settings
         own = {
             "listen": self.ipam_target,
             "socket": str(self._socket),
-            "account": ACCOUNT,
-            "region": REGION,
+            "account": self.kind.account,
+            "region": self.kind.region,
             "store": self._store,
             "redis": self.redis.url,
             "metrics_listen": f"unix:{self.folder}/ipam.metrics",
@@ -96,9 +100,9 @@ class Site:
             "lease_s": 3.0,
             "retry_base_s": 0.2,
             "retry_cap_s": 2.0,
-            "tls": self._tls("service", "ipam-aws"),
+            "tls": self._tls("service", self.kind.service),
         }
-        self._ipam = self._service("ipam-aws", "services.ipam_aws", {**own, **self._ipam_settings})
+        self._ipam = self._service(self.kind.service, self.kind.module, {**own, **self._ipam_settings})
         await self._ipam.start(self._ipam_serves)
 
     async def kill_ipam(self) -> None:
@@ -110,8 +114,9 @@ class Site:
     async def start_worker(self, name: str, **settings: Any) -> None:
         metrics = self.folder / f"{name}.metrics"
         own = {
-            "account": ACCOUNT,
-            "region": REGION,
+            "cloud": self.kind.name,
+            "account": self.kind.account,
+            "region": self.kind.region,
             "ipam": self.ipam_target,
             "redis": self.redis.url,
             "endpoint_url": self.ec2.url,
@@ -120,9 +125,16 @@ class Site:
             "budget": {"mutate_per_s": 200, "read_per_s": 200, "total_per_s": 400},
             "tls": self._tls("service", "worker"),
         }
-        process = self._service(name, "services.worker", {**own, **self._worker_settings, **settings}, AWS)
+        environment = AWS if self.kind.name == "aws" else self.kind.environment
+        process = self._service(name, "services.worker", {**own, **self._worker_settings, **settings}, environment)
         self.workers[name] = process
         await process.start(lambda: http_ok("http://worker/healthz", metrics))
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Every process of the site by its name."""
+        ran = {self.kind.service: self._ipam, **self.workers, self.kind.fake: self.ec2.process}
+        return {"redis": self.redis.pid, **{name: process.pid for name, process in ran.items()}}
 
     async def metrics(self, name: str = "ipam") -> str:
         """The Prometheus text of "ipam" or of a worker."""
@@ -134,8 +146,8 @@ class Site:
         return NodeClient(name, instance_id, self.channel("node", name), spec)
 
     def channel(self, kind: pki.Kind, name: str) -> grpc.aio.Channel:
-        """A channel to ipam-aws in the name of a node or service."""
-        return aio_channel(self.ipam_target, TlsSettings(**self._tls(kind, name)), "service/ipam-aws")
+        """A channel to the IPAM service in the name of a node or service."""
+        return aio_channel(self.ipam_target, TlsSettings(**self._tls(kind, name)), f"service/{self.kind.service}")
 
     async def explain(self, node: str) -> str:
         """All findings in one text."""

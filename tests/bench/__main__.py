@@ -12,7 +12,7 @@ import traceback
 import tests.bench
 from tests.bench.report import Row, as_json, machine, table
 
-_OWN = {"__main__", "report"}
+_OWN = {"__main__", "report", "rss"}
 
 
 def names() -> list[str]:

@@ -9,31 +9,32 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from lab.clouds import AWS, CloudKind
 from lab.site.processes import Process, http_ok
 
-ACCOUNT: Final = "123456789012"
-REGION: Final = "eu-west-1"
+ACCOUNT: Final = AWS.account
+REGION: Final = AWS.region
 
 
-class FakeEc2:
+class Fake:
     """The fake cloud as a process, with its admin endpoint."""
 
-    def __init__(self, listen: str, log: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, kind: CloudKind, listen: str, log: Path, arguments: Sequence[str]) -> None:
         self.url = f"http://{listen}"
-        command = ["--listen", listen, "--account", ACCOUNT, "--region", REGION, *arguments]
-        self._process = Process("fake-ec2", "lab.fake_ec2", command, log, {})
+        command = ["--listen", listen, "--account", kind.account, "--region", kind.region, *arguments]
+        self.process = Process(kind.fake, kind.fake_module, command, log, {})
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(raise_for_status=True)
         try:
-            await self._process.start(lambda: http_ok(f"{self.url}/_admin/calls"))
+            await self.process.start(lambda: http_ok(f"{self.url}/_admin/calls"))
         except BaseException:
             await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._process.end()
+        await self.process.end()
         await self._session.close()
 
     async def launch(self, instance_type: str, **more: Any) -> str:
