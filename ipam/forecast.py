@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ipam.model import Watermarks
@@ -31,6 +32,7 @@ QUANTUM_S = 5.0  # starts closer than this are kept as one
 HALF_LIFE_S = 3600.0
 MEMORY_S = 4 * HALF_LIFE_S
 MOST_KEPT = 128
+MOST_HORIZONS = 2  # for which groups are kept: time to address, in whole seconds, moves between neighbours
 MOST_HALVINGS = 900.0  # of a weight, so that it stays a number
 LEARN_S = 1800.0
 SLOT_S = 1800.0
@@ -38,6 +40,8 @@ DAY_S = 86400.0
 DAY_WINDOW_S = 20.0
 LOOKAHEAD_S = 300.0
 RATE_TIME_S = 600.0
+
+_Start = tuple[float, int, float]  # when, how many, and how much they weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,62 @@ class _Slot:
             self.day, self.most = day, 0
 
 
+class _Groups:
+    """How much groups of starts weigh, by size, kept as starts come and go. A group begins with a start and takes in
+    those of the next `horizon_s`; it weighs what its first start does."""
+
+    __slots__ = ("_begun_s", "_counts", "_horizon_s", "_size", "_weight", "weights")
+
+    def __init__(self, horizon_s: float, starts: Iterable[_Start]) -> None:
+        self._horizon_s = horizon_s
+        self._counts: dict[int, int] = {}
+        self.weights: dict[int, float] = {}
+        # of the newest group
+        self._begun_s, self._size, self._weight = -math.inf, 0, 0.0
+        for each in starts:
+            self.add(each)
+
+    def add(self, start: _Start) -> None:
+        at_s, count, weight = start
+        if at_s - self._begun_s <= self._horizon_s:
+            self.grow(count)
+            return
+        self._begun_s, self._size, self._weight = at_s, count, weight
+        self._put()
+
+    def grow(self, count: int) -> None:
+        """More starts in the newest group."""
+        self._take(self._size, self._weight)
+        self._size += count
+        self._put()
+
+    def drop(self, first: _Start, second: _Start) -> bool:
+        """The oldest start is forgotten; False if those after it form other groups then."""
+        if second[0] - first[0] <= self._horizon_s:
+            return False
+        self._take(first[1], first[2])
+        return True
+
+    def _put(self) -> None:
+        size = self._size
+        self._counts[size] = self._counts.get(size, 0) + 1
+        self.weights[size] = self.weights.get(size, 0.0) + self._weight
+
+    def _take(self, size: int, weight: float) -> None:
+        left = self._counts[size] - 1
+        if left:
+            self._counts[size] = left
+            self.weights[size] -= weight
+        else:  # nothing, and not what rounding leaves
+            del self._counts[size], self.weights[size]
+
+
 class Forecast:
     """Of one node."""
 
     __slots__ = (
-        "_bounds", "_last_s", "_marked", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square", "_stops",
-        "_usual", "_usual_until_s", "_weighed_from_s",
+        "_bounds", "_groups", "_last_s", "_marked", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square",
+        "_stops", "_usual", "_usual_until_s", "_weighed_from_s",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds = Bounds()) -> None:
@@ -83,7 +137,8 @@ class Forecast:
         self._since_s: float | None = None
         self._last_s = -math.inf
         self._marked: tuple[Watermarks, Watermarks] | None = None  # base and marks of the estimate before
-        self._recent: deque[tuple[float, int, float]] = deque(maxlen=MOST_KEPT)
+        self._recent: deque[_Start] = deque()
+        self._groups: dict[float, _Groups] = {}  # by horizon
         self._weighed_from_s = 0.0
         self._slots: dict[int, _Slot] = {}
         self._usual = 0  # what this time of the day asked for on the days before, up to a time
@@ -105,8 +160,15 @@ class Forecast:
         if self._recent and now_s - self._recent[-1][0] < QUANTUM_S:
             at_s, count, weight = self._recent[-1]
             self._recent[-1] = (at_s, count + starts, weight)
+            for groups in self._groups.values():
+                groups.grow(starts)
         else:
-            self._recent.append((now_s, starts, self._weight(now_s)))
+            if len(self._recent) == MOST_KEPT:
+                self._forget()
+            start = (now_s, starts, self._weight(now_s))
+            self._recent.append(start)
+            for groups in self._groups.values():
+                groups.add(start)
         place, day = _slot_of(now_s), _day_of(now_s)
         slot = self._slots.get(place)
         if slot is None:
@@ -161,21 +223,26 @@ class Forecast:
             self._stops *= kept
             self._last_s = now_s
         while self._recent and self._last_s - self._recent[0][0] > MEMORY_S:
-            self._recent.popleft()
-            self._memo.clear()
+            self._forget()
         return self._last_s
+
+    def _forget(self) -> None:
+        """The oldest start."""
+        recent = self._recent
+        first = recent.popleft()
+        self._memo.clear()
+        self._groups = {
+            horizon_s: groups for horizon_s, groups in self._groups.items() if recent and groups.drop(first, recent[0])
+        }
 
     def _weight(self, at_s: float) -> float:
         """Of a start: it doubles each half-life, for only how they compare counts."""
         halvings = (at_s - self._weighed_from_s) / HALF_LIFE_S
         if halvings > MOST_HALVINGS:  # soon it would be no number any more
-            self._weighed_from_s = at_s
-            self._recent = deque(
-                ((each_s, count, 2.0 ** ((each_s - at_s) / HALF_LIFE_S)) for each_s, count, _ in self._recent),
-                maxlen=MOST_KEPT,
-            )
-            halvings = 0.0
-        return 2.0**halvings
+            self._weighed_from_s, halvings = at_s, 0.0
+            self._recent = deque((each[0], each[1], self._weight(each[0])) for each in self._recent)
+            self._groups.clear()
+        return math.pow(2.0, halvings)
 
     def _within(self, now_s: float, span_s: float) -> int:
         total = 0
@@ -196,9 +263,14 @@ class Forecast:
         return known
 
     def _burst_mark(self, horizon_s: float) -> int:
-        weights = self._weights(horizon_s)
-        if not weights:
+        if not self._recent:
             return 0
+        groups = self._groups.get(horizon_s)
+        if groups is None:
+            if len(self._groups) == MOST_HORIZONS:
+                del self._groups[next(iter(self._groups))]
+            groups = self._groups[horizon_s] = _Groups(horizon_s, self._recent)
+        weights = groups.weights
         mark = max(weights)
         if len(weights) == 1:  # then it does not matter how they weigh
             return mark - math.floor(MISS * mark)
@@ -213,21 +285,6 @@ class Forecast:
             mark = size
             above += weights[size]
         return mark - math.floor((allowed - missed) / above) if above else 0
-
-    def _weights(self, horizon_s: float) -> dict[int, float]:
-        """How much groups of each size weigh. A group begins with a start and takes in those of the next `horizon_s`;
-        it weighs what its first start does."""
-        weights: dict[int, float] = {}
-        begun_s, size, weighs = -math.inf, 0, 0.0
-        for at_s, count, weight in self._recent:
-            if at_s - begun_s <= horizon_s:
-                size += count
-                continue
-            weights[size] = weights.get(size, 0.0) + weighs
-            begun_s, size, weighs = at_s, count, weight
-        weights[size] = weights.get(size, 0.0) + weighs
-        del weights[0]  # what stood before the first
-        return weights
 
     def _steady(self, horizon_s: float) -> int:
         returned = min(self._stops, self._mean) / 2.0  # half of them cool while they are missed
