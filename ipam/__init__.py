@@ -15,11 +15,11 @@ The map:
                     obtainable.py what a node could still get;
                     cluster_pool.py ranges for nodes without a cloud; validation.py what a node may say of itself
     the service     service.py the use cases, of: fleet.py what is held in memory, pools.py one pool of it, siblings.py
-                    several of one node; review.py what a pool needs now, wishes.py the marks in force, drifted.py
-                    whether its interfaces need a repair; claims.py the workers' side; release.py the handshake,
-                    whole.py which interface can go in one piece, reclaim.py what others can spare (asked.py its books);
-                    levels.py how much is done at all; resync.py listings and leaks; durable.py writing it all
-                    down; explain.py, views.py what people are told
+                    several of one node, retired.py those it has no more; review.py what a pool needs now, wishes.py
+                    the marks in force, drifted.py whether its interfaces need a repair; claims.py the workers' side;
+                    release.py the handshake, whole.py which interface can go in one piece, reclaim.py what others can
+                    spare (asked.py its books); levels.py how much is done at all; resync.py listings and leaks;
+                    durable.py writing it all down; explain.py, views.py what people are told
     the worker      executor.py performs an intent; allocation.py one attempt at more addresses; dismantle.py one at an
                     interface less; repair.py one at setting live ones right; calls.py every call within budget and
                     lease

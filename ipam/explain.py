@@ -10,6 +10,7 @@ from ipam.model import AddressState, Finding, IntentKind, Level
 from ipam.overrides import matching
 from ipam.plan import Shortfall, plan_allocation, prefix_block
 from ipam.pools import Pool
+from ipam.retired import in_use, is_retired
 from ipam.review import Reviewer, patience
 from ipam.watermarks import needed
 from ipam.wishes import PLAIN
@@ -17,7 +18,7 @@ from ipam.wishes import PLAIN
 
 def explain(fleet: Fleet, reviewer: Reviewer, config: IpamConfig, pool: Pool, *, now: float) -> list[Finding]:
     """`now` is monotonic. Findings come in the order in which one would look."""
-    findings = [*_node(pool), *_level(reviewer)]
+    findings = [*(_retired(fleet, pool) if is_retired(fleet, pool) else _node(pool)), *_level(reviewer)]
     missing = False
     if pool.usage is not None and pool.instance is not None:
         counts = pool.counts()
@@ -59,6 +60,15 @@ def _node(pool: Pool) -> Iterator[Finding]:
         yield Finding(Level.WAITING, "node", f"instance {pool.spec.instance_id} has not been read yet")
     else:
         yield Finding(Level.OK, "node", f"{name} is connected, instance {pool.instance.id} is a {pool.instance.type}")
+
+
+def _retired(fleet: Fleet, pool: Pool) -> Iterator[Finding]:
+    used = len(fleet.addresses(pool) & in_use(fleet, pool))
+    yield Finding(
+        Level.WAITING, "node", f"{pool.spec.node} has no such pool any more; its running pods use {used} of its "
+        "addresses", "interfaces that this service made go once nothing of them is used" if pool.spec.release_excess
+        else "release_excess is off: its interfaces stay until they are detached by hand",
+    )  # fmt: skip
 
 
 def _level(reviewer: Reviewer) -> Iterator[Finding]:

@@ -242,10 +242,10 @@ class LocalPool:
             def of(addresses: Iterable[str]) -> frozenset[str]:
                 return frozenset(each for each in addresses if pool is None or held.pool_of(each) == pool)
 
-            # What carries a pod and is of no pool that is known now is told to all: it must not be thought free.
+            # What a pod has, or had just now, of no pool that is known is told to all: it must not be thought free.
             return Usage(
                 in_use=of(held.owners) | frozenset(each for each in held.owners if each not in held),
-                cooling=of(address for address in held.cooling if address in held),
+                cooling=of(held.cooling) | frozenset(each for each in held.cooling if each not in held),
                 ready=of(address for address, durable in held.fences.items() if durable),
                 refused=of(address for address in held.marked if address not in held.fences),
                 pending_pods=sum(pool in (None, self._waiting_for.get(each, "")) for each in self._waiting),

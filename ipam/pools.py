@@ -40,13 +40,14 @@ class Pool:
     :ivar idle_interfaces: interfaces on which nothing is used, and since when.
     :ivar leaving: the interface that is being released in one piece.
     :ivar batch_at: when the next batch of an excess may be released.
+    :ivar names: named pools that the node has, as it said with this, its default one; None: it did not say.
     :ivar owes: addresses of the subnets `owes_in` that it was asked for until `owes_until`; see reclaim.py.
     """
 
     __slots__ = (
         "announced_at", "batch_at", "connected", "deficit_since", "error", "excess_low", "excess_since", "forecast",
         "fruitless", "gone", "gone_since", "holds", "idle_interfaces", "instance", "intent_id", "leaving", "look_at",
-        "marked_at", "merged_at", "misses", "owes", "owes_in", "owes_until", "replays",
+        "marked_at", "merged_at", "misses", "names", "owes", "owes_in", "owes_until", "replays",
         "reread", "session", "spec", "states", "synced_at", "unanswered",
         "usage", "warmed", "wish", "wish_until", "wished_for",
     )  # fmt: skip
@@ -84,6 +85,7 @@ class Pool:
         self.idle_interfaces: dict[str, float] = {}
         self.leaving = ""
         self.batch_at = -math.inf
+        self.names: frozenset[str] | None = None
         self.owes = 0
         self.owes_in: frozenset[str] = frozenset()
         self.owes_until = -math.inf

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from ipam import retired
 from ipam.fleet import Fleet
 from ipam.model import AddressState, CloudInterface, members
 from ipam.plan import pod_interfaces
@@ -102,6 +103,12 @@ def confirm(fleet: Fleet, pool: Pool, addresses: Sequence[str]) -> list[str]:
     """The check at the moment of release: of `addresses` those that the node holds fenced now. They are releasing.
 
     A prefix is unassigned whole, so none of its members goes unless all may."""
+    if pool.leaving and not pool.connected:
+        allowed = retired.confirm(fleet, pool, list(addresses))
+        if len(allowed) < len(addresses):
+            abort(fleet, pool)
+            pool.leaving = ""
+        return allowed
     may = {address for address in addresses if _may_go(pool, address)}
     for prefix in _prefixes(pool):
         if not may.issuperset(members(prefix)):

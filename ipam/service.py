@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ipam import release, views
@@ -42,6 +42,7 @@ from ipam.model import (
 from ipam.pools import Pool
 from ipam.ports import Capabilities, Clock, PoolStore, Queue
 from ipam.resync import Resync
+from ipam.retired import look_after, retire
 from ipam.review import Reviewer
 from ipam.siblings import is_over
 from ipam.validation import in_lower_case, validate
@@ -146,7 +147,7 @@ class PoolService:
             pool = fleet.pools.get(name)
             if pool is not None and pool.spec == old.spec:
                 pool.usage, pool.connected, pool.session = old.usage, old.connected, old.session
-                pool.forecast = old.forecast
+                pool.forecast, pool.names = old.forecast, old.names
                 pool.unanswered = dict.fromkeys(old.states, self.clock.monotonic() + release.QUARANTINE_S)
         self._last = None
 
@@ -180,9 +181,10 @@ class PoolService:
 
     # nodes
 
-    async def announce(self, spec: NodeSpec, usage: Usage) -> int:
+    async def announce(self, spec: NodeSpec, usage: Usage, names: Collection[str] | None = None) -> int:
         """A node opens its connection with all that it uses. Returns the session, for `report` and `disconnected`.
 
+        :param names: of all named pools that it has; None: it does not say. With its default pool's connection.
         Raises InvalidInput, and AddressConflict if another node that is connected holds the same instance.
         """
         term = self._leading()
@@ -204,6 +206,7 @@ class PoolService:
             pool.announced_at = self.clock.monotonic()
         release.abort(term.fleet, pool)
         pool.connected = True
+        pool.names = None if names is None else frozenset(names)
         self._sessions += 1
         pool.session = self._sessions
         pool.gone = False
@@ -213,6 +216,7 @@ class PoolService:
         session = pool.session
         self._hurry(term, pool)
         term.fleet.told.add(spec.name)
+        look_after(term.fleet, pool, self.clock.monotonic())
         await self._reviewed(term, pool)
         return session
 
@@ -225,6 +229,7 @@ class PoolService:
         before, pool.usage = pool.usage, usage
         term.reviewer.wishes.hear(pool, before, usage)
         release.hear(term.fleet, pool)
+        look_after(term.fleet, pool, self.clock.monotonic())
         await self._reviewed(term, pool)
 
     async def disconnected(self, node: str, session: int | None = None) -> None:
@@ -241,6 +246,7 @@ class PoolService:
         release.abort(term.fleet, pool)
         if pool.gone or is_over(pool):
             term.fleet.remove_node(pool)
+        term.fleet.look(pool, self.clock.monotonic())
         await self._reviewed(term, pool)
 
     async def _reviewed(self, term: _Term, pool: Pool) -> None:
@@ -376,8 +382,10 @@ class PoolService:
             term.resync.forget(opened.intent.addresses)
         term.claims.complete(intent_id, fence, outcome, report)
         pool = term.fleet.pools.get(opened.intent.node)
-        if pool is not None and not pool.connected and is_over(pool):
-            term.fleet.remove_node(pool)
+        if pool is not None and not pool.connected:
+            term.fleet.look(pool, self.clock.monotonic())
+            if is_over(pool):
+                term.fleet.remove_node(pool)
         await self._commit(term)
 
     async def inventory_page(self, intent_id: str, fence: int, page: Inventory) -> tuple[int, int]:
@@ -416,6 +424,7 @@ class PoolService:
         term.levels.tend()
         term.fleet.blocked(now)  # what is passed over no longer is told so
         for pool in term.fleet.due(now):
+            retire(term.fleet, pool, self.config, now)
             term.reviewer.review(pool)
         if now >= term.sweep_at:
             term.sweep_at = now + self.config.sweep_interval_s

@@ -14,7 +14,7 @@ from ipam.errors import InvalidInput, NotFound
 from ipam.model import DeadLetter, Intent, NodeSpec
 from ipam.overrides import overridden
 from ipam.service import PoolService
-from services.api.ipam import convert_work
+from services.api.ipam import convert_work, node_pools
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
 from services.api.ipam.v1 import level_pb2
@@ -50,7 +50,8 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         defaults = overridden(self._defaults, self._service.config.overrides, opened.node.labels)
         spec = reports.node_spec_from(opened.node, defaults)
         require_node(identity(context), spec.node)
-        session = await self._service.announce(spec, reports.usage_from(opened.usage))
+        names = node_pools.from_metadata(context.invocation_metadata() or ())
+        session = await self._service.announce(spec, reports.usage_from(opened.usage), names)
         subscription = self._topics.subscribe(spec.name, Position.from_proto(opened.position))
         hearing = asyncio.create_task(self._hear(spec.name, session, request_iterator, subscription))
         log.info("node connected", node=spec.name, instance=spec.instance_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -13,7 +13,7 @@ import structlog
 
 from datapath.identities.model import ClusterState
 from ipam.model import PoolInterface, Usage
-from services.api.ipam import convert
+from services.api.ipam import convert, node_pools
 from services.api.ipam.v1 import ipam_pb2, ipam_pb2_grpc
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from services.api.watch.v1 import watch_pb2
@@ -97,6 +97,7 @@ class IpamClient:
     :param take: brings a whole pool into force; returns what is not, by interface id.
     :param changed: set whenever the usage may have changed.
     :param spec: of the node, or of a named pool of it, which has a stream of its own.
+    :param names: of all named pools that the node has, told with its default pool's stream; None: with another's.
     :ivar capacity: what the service said last of the node's addresses, for the registry; None: nothing yet.
     """
 
@@ -109,7 +110,9 @@ class IpamClient:
         take: Callable[[Mapping[str, PoolInterface]], Awaitable[Mapping[str, str]]],
         usage: Callable[[], Usage],
         changed: asyncio.Event,
+        names: Collection[str] | None = None,
     ) -> None:
+        self._metadata = None if names is None else node_pools.to_metadata(names)
         self.service = f"ipam/{spec.pool}" if spec.pool else "ipam"
         self.target = target
         self._stream = _Stream(connect)
@@ -155,7 +158,7 @@ class IpamClient:
             self.capacity = _capacity_of(answer.pool)
 
     async def _open(self, position: Position) -> Any:
-        call = ipam_pb2_grpc.IpamServiceStub(await self._stream.fresh()).Watch()
+        call = ipam_pb2_grpc.IpamServiceStub(await self._stream.fresh()).Watch(metadata=self._metadata)
         usage = convert.usage_to(self._usage())
         opening = ipam_pb2.WatchRequest.Open(node=self._spec, position=position.to_proto(), usage=usage)
         await call.write(ipam_pb2.WatchRequest(open=opening))

@@ -150,7 +150,16 @@ class Parts:
         for interface in known.values():
             if interface.pool in self._parts:
                 self._parts[interface.pool][interface.id] = interface
+        self._left_out = any(interface.pool not in self._parts for interface in known.values())
         self._lock = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """Leaves out what the journal has of pools that the node has no more. Durable when it returns: the service may
+        be told then that there are no such pools, and releases them. Raises StoreError."""
+        async with self._lock:
+            if self._left_out:
+                await self._network.take(self._whole())
+                self._left_out = False
 
     async def take(self, name: str, interfaces: Mapping[str, PoolInterface]) -> Mapping[str, str]:
         """Brings one pool into force beside the others. Returns what of it is not, by interface id. Raises
@@ -160,9 +169,11 @@ class Parts:
                 for known in part.keys() & interfaces.keys():
                     del part[known]
             self._parts[name] = {key: replace(one, pool=name) for key, one in interfaces.items()}
-            whole = {key: one for part in self._parts.values() for key, one in part.items()}
-            problems = await self._network.take(whole)
+            problems = await self._network.take(self._whole())
         return {key: why for key, why in problems.items() if key in interfaces}
+
+    def _whole(self) -> dict[str, PoolInterface]:
+        return {key: one for part in self._parts.values() for key, one in part.items()}
 
 
 def _link(interface: PoolInterface, kept: frozenset[str]) -> CloudLink:

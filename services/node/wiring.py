@@ -139,6 +139,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     if settings.ipam:
         specs = [node_spec(settings), *(pool_spec(settings, each) for each in settings.pools)]
         parts = Parts(network, [each.pool for each in specs], pool.interfaces())
+        await parts.begin()
         clients = [
             IpamClient(
                 settings.ipam,
@@ -147,6 +148,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
                 take=partial(parts.take, spec.pool),
                 usage=partial(pool.usage, spec.pool),
                 changed=signal.subscribe(),
+                names=None if spec.pool else [each.name for each in settings.pools],
             )
             for spec in specs
         ]

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from ipam.tags import POOL_TAG
 from lab.site import NodeClient, Site, eventually
+from services.api.ipam import node_pools
 from services.api.ipam.v1 import ipam_pb2 as pb
+from services.runtime.watch import Position
 
 pytestmark = [pytest.mark.redis, pytest.mark.tool("setpriv")]
+
+
+class Without(NodeClient):
+    """A daemon whose settings have no pool beside the default one any more."""
+
+    async def _open(self, position: Position) -> Any:
+        call = self._stub.Watch(metadata=node_pools.to_metadata(()))
+        opened = pb.WatchRequest.Open(node=self._spec, position=position.to_proto(), usage=self._usage())
+        await call.write(pb.WatchRequest(open=opened))
+        return call
 
 
 async def assert_apart(site: Site, instance: str, default: NodeClient, payments: NodeClient) -> None:
@@ -26,7 +39,7 @@ async def assert_apart(site: Site, instance: str, default: NodeClient, payments:
     assert not twice
 
 
-async def test_two_pools_of_a_node_are_kept_apart_over_a_crash(ipam_site: Site) -> None:
+async def test_two_pools_of_a_node_are_kept_apart_over_a_crash_and_one_ends(ipam_site: Site) -> None:
     site = ipam_site
     instance = await site.ec2.launch("m5.large")
     four, three = pb.Watermarks(pre_allocate=4), pb.Watermarks(pre_allocate=3)
@@ -59,4 +72,15 @@ async def test_two_pools_of_a_node_are_kept_apart_over_a_crash(ipam_site: Site) 
         await payments.until(lambda: len(payments.addresses) == 3)
         await assert_apart(site, instance, default, payments)
         assert len(default.addresses) == 8, "what one gives back is not the other's"
-        assert await site.stop_ipam() == 0
+
+    async with Without("pooled", instance, site.channel("node", "pooled"), {"watermarks": four}) as alone:
+
+        async def gone() -> bool:
+            return [each["tags"].get(POOL_TAG) for each in await site.ec2.interfaces(instance)] == [None]
+
+        await eventually(gone, "the interface of the pool that the node has no more is deleted")
+        assert not [each for each in (await site.ec2.state())["interfaces"] if not each["instance_id"]]
+        await alone.until(lambda: len(alone.addresses) == 4)
+        pools = (await site.local.ListPools(pb.ListPoolsRequest())).pools
+        assert [each.node.pool for each in pools] == [""]
+    assert await site.stop_ipam() == 0

@@ -210,7 +210,10 @@ def test_an_address_that_vanishes_in_use_is_kept_and_reported(node_daemon) -> No
     assert "default/web" in problem.message
     pool.free(pod("web"))
     assert not pool.problems()
-    assert pool.usage().cooling == frozenset(), "it is nobody's business any more"
+    assert pool.usage().cooling == {A}, "whoever gives its interface up must know that it rests"
+    node_daemon.clock.advance(31)
+    pool.settle()
+    assert pool.usage().cooling == frozenset(), "and then it is nobody's business any more"
 
 
 def test_a_waiting_pod_is_served_when_the_pool_grows(node_daemon) -> None:

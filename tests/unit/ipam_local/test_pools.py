@@ -88,6 +88,8 @@ def test_what_is_used_and_of_no_pool_any_more_is_told_to_all(node: Node) -> None
     pool.lease(pod("pay"), pool="payments")
     pool.apply(pool_of(interface("eni-0", [A]), payments([Q])))
     assert pool.usage("").in_use == pool.usage("payments").in_use == {P}
+    pool.free(pod("pay"))
+    assert pool.usage("").cooling == pool.usage("payments").cooling == {P}
 
 
 def test_leases_and_pools_outlive_the_daemon(node: Node) -> None:

@@ -130,3 +130,14 @@ async def test_an_interface_that_changes_its_pool_is_where_it_was_told_last() ->
     await parts.take("", {"eni-1": eni("eni-1"), "eni-2": eni("eni-2")})
     await parts.take("payments", {"eni-2": eni("eni-2")})
     assert taker.whole == {"eni-1": "", "eni-2": "payments"}
+
+
+async def test_pools_that_the_node_has_no_more_are_left_out_before_it_says_so() -> None:
+    taker = Taker()
+    known = {"eni-1": eni("eni-1"), "eni-2": eni("eni-2", "payments"), "eni-3": eni("eni-3", "dropped")}
+    await Parts(taker, ["", "payments"], known).begin()  # type: ignore[arg-type]
+    assert taker.whole == {"eni-1": "", "eni-2": "payments"}
+    del known["eni-3"]
+    untouched = Taker()
+    await Parts(untouched, ["", "payments"], known).begin()  # type: ignore[arg-type]
+    assert untouched.whole == {}, "nothing to leave out: the kernel has what the journal has"
