@@ -288,7 +288,8 @@ class AlibabaProvider(Incapable):
             )
         except Conflict:
             # The cloud says the same of an association that is there already.
-            if self._interface(interface_id).public_address_id != public_address_id:
+            now = self.instance(interface.instance_id).interfaces[:1] if own else [self._interface(interface_id)]
+            if all(each.public_address_id != public_address_id for each in now):
                 raise
 
     def detach_interface(self, *, attachment_id: str, interface_id: str) -> None:

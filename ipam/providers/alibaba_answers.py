@@ -127,7 +127,13 @@ def assigned_prefixes(answer: Answer) -> list[str]:
 
 
 def instance(row: Answer, interfaces: Iterable[CloudInterface]) -> Instance:
+    """An elastic IP of the primary interface may be told as the instance's only, which it is bound to."""
     place = row.get("VpcAttributes") or {}
+    bound = str((row.get("EipAddress") or {}).get("AllocationId") or "")
+    own = (
+        each if each.device_index or each.public_address_id else replace(each, public_address_id=bound)
+        for each in numbered(interfaces)
+    )
     return Instance(
         id=str(row["InstanceId"]),
         type=str(row["InstanceType"]),
@@ -136,7 +142,7 @@ def instance(row: Answer, interfaces: Iterable[CloudInterface]) -> Instance:
         subnet_id=str(place.get("VSwitchId") or ""),
         tags=tags(row),
         security_group_ids=tuple(map(str, nested(row, "SecurityGroupIds", "SecurityGroupId"))),
-        interfaces=tuple(numbered(interfaces)),
+        interfaces=tuple(own),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.fake_alibaba.cloud import Cloud
 from lab.fake_alibaba.limits import InstanceType
-from lab.fake_alibaba.records import Eip, Instance, Interface, SecurityGroup, Vpc, VSwitch
+from lab.fake_alibaba.records import PRIMARY, Eip, Instance, Interface, SecurityGroup, Vpc, VSwitch
 
 Structure = dict[str, Any]
 
@@ -51,7 +51,7 @@ def security_group(record: SecurityGroup) -> Structure:
 
 def interface(cloud: Cloud, record: Interface) -> Structure:
     """The API tells no place of the device: who needs an order makes one of the times of creation."""
-    eip = cloud.eips.current.get(record.eip_id)
+    eip = cloud.eips.current.get(record.eip_id) if record.kind != PRIMARY else None  # that one is its instance's
     public = {"AllocationId": eip.id, "PublicIpAddress": eip.address} if eip else {}
     addresses = [
         {"PrivateIpAddress": each, "Primary": number == 0, "AssociatedPublicIp": public if number == 0 else {}}
@@ -73,13 +73,16 @@ def interface(cloud: Cloud, record: Interface) -> Structure:
 
 
 def instance(cloud: Cloud, record: Instance) -> Structure:
+    seen = cloud.interfaces_seen_of(record.id)
     cards = [
         {
             "NetworkInterfaceId": each.id, "MacAddress": each.mac, "PrimaryIpAddress": each.addresses[0],
             "Type": each.kind,
         }
-        for each in cloud.interfaces_seen_of(record.id)
+        for each in seen
     ]  # fmt: skip
+    eips = (cloud.eips.current.get(each.eip_id) for each in seen if each.kind == PRIMARY)
+    bound = next(eips, None)
     return {
         "InstanceId": record.id, "InstanceName": record.id, "InstanceType": record.type.name, "Status": record.state,
         "ImageId": record.image_id, "RegionId": cloud.region, "ZoneId": record.zone,
@@ -89,6 +92,7 @@ def instance(cloud: Cloud, record: Instance) -> Structure:
             "PrivateIpAddress": {"IpAddress": [record.private_address]},
         },
         "SecurityGroupIds": {"SecurityGroupId": list(record.group_ids)},
+        "EipAddress": {"AllocationId": bound.id if bound else "", "IpAddress": bound.address if bound else ""},
         "NetworkInterfaces": {"NetworkInterface": cards}, "Tags": _ecs_tags(record.tags),
     }  # fmt: skip
 

@@ -275,7 +275,16 @@ def test_elastic_ips_of_many_instances_are_told_by_few_calls(alibaba: Running, a
         instance_id = alibaba_cloud.launch(TYPE)
         eip = alibaba.do(lambda cloud: ACTIONS["AllocateEipAddress"].perform(cloud, {}))["AllocationId"]
         first_of[eip] = provider.instance(instance_id).interfaces[0].id
-        provider.associate_public_address(public_address_id=str(eip), interface_id=first_of[eip])
+        for _ in range(2):
+            provider.associate_public_address(public_address_id=str(eip), interface_id=first_of[eip])
+        # It is bound to the instance, and may be told there alone.
+        assert provider.instance(instance_id).interfaces[0].public_address_id == eip
+    other = alibaba.do(lambda cloud: ACTIONS["AllocateEipAddress"].perform(cloud, {"Tag": [{"Key": "a"}]}))[
+        "AllocationId"
+    ]
+    with pytest.raises(Conflict):
+        provider.associate_public_address(public_address_id=str(other), interface_id=first_of[eip])
+    alibaba.do(lambda cloud: ACTIONS["ReleaseEipAddress"].perform(cloud, {"AllocationId": other}))
     seen.clear()
     assert {each.id: each.interface_id for each in provider.public_addresses(tags={})} == first_of
     assert seen == ["DescribeEipAddresses", "DescribeInstances"]
