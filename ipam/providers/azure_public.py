@@ -7,6 +7,7 @@ https://learn.microsoft.com/azure/virtual-network/ip-services/public-ip-address-
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,8 +64,8 @@ class PublicAddresses:
         return {"publicIPAddressConfiguration": {"name": "plimsoll", "properties": properties}}
 
     def taken(self, public_address_id: str, nic: ids.Resource) -> dict[str, Any]:
-        """What the interface says of the address. Of a prefix, one is made, named after the interface, so that it is
-        made once."""
+        """What the interface says of the address. Of a prefix, one is made in its zones, named after the interface, so
+        that it is made once."""
         group, kind, _ = ids.public(public_address_id)
         if kind == "publicipaddresses":
             return {"publicIPAddress": {"id": public_address_id.lower()}}
@@ -77,9 +78,10 @@ class PublicAddresses:
             )  # fmt: skip
         made = self._client.put_public_address(
             group,
-            f"plimsoll-{nic.name}",
+            _name(nic),
             {
                 "location": prefix["location"],
+                **({"zones": prefix["zones"]} if prefix.get("zones") else {}),
                 "sku": {"name": "Standard"},
                 "tags": answers.tags(prefix),
                 "properties": {
@@ -107,6 +109,11 @@ def assign_public(held: list[dict[str, Any]], interface_id: str, wanted: Mapping
                 operation="associate", remedy="take that one away first",
             )  # fmt: skip
     return False
+
+
+def _name(nic: ids.Resource) -> str:
+    """Interfaces of several resource groups may have the same name; 80 characters are allowed."""
+    return f"plimsoll-{nic.name[:50]}-{hashlib.sha256(nic.id.encode()).hexdigest()[:12]}"
 
 
 def _has(document: answers.Document, tags: Mapping[str, str]) -> bool:

@@ -176,6 +176,24 @@ def test_public_addresses_that_no_interface_can_have_are_not_listed(azure: Runni
         azure_cloud.provider.associate_public_address(public_address_id=listed[0], interface_id=interface_id)
 
 
+def test_interfaces_of_one_name_in_two_groups_get_an_address_of_the_prefix_each(azure: Running) -> None:
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url)
+
+    def twins(cloud: Cloud) -> list[str]:
+        subnet_id = next(iter(cloud.subnets))
+        one, other = lone_nic(cloud, subnet_id), lone_nic(cloud, subnet_id)
+        twin_id = cloud.resource_id("Microsoft.Network", "networkInterfaces", one.name, group="other")
+        cloud.nics.remove(other.id)
+        cloud.put_nic(replace(other, id=twin_id, name=one.name))
+        return [one.id, twin_id]
+
+    (prefix,) = provider.public_addresses(tags={"pool": "public"})
+    nics = azure.do(twins)
+    for each in nics:
+        provider.associate_public_address(public_address_id=prefix.id, interface_id=each)
+    assert len({nic_of(azure, each).primary.public_address_id for each in nics} - {""}) == 2
+
+
 def test_scale_sets_of_other_locations_are_not_asked_for(azure: Running) -> None:
     seen: list[str] = []
 
