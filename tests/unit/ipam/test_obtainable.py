@@ -91,3 +91,43 @@ def test_no_plan_brings_more(held: int, interfaces: int, own: int, other: int, c
         security_groups=[SecurityGroup("sg-1", "vpc-1")],
     )  # fmt: skip
     assert plan.brings <= most
+
+
+PREFIXED = replace(CREATES, prefix_size=16)
+NITRO = replace(LARGE, prefixes=True)
+
+
+def of_prefixes(*subnets: Subnet, blocked: tuple[str, ...] = (), held: int = 4) -> Obtainable:
+    return obtainable(
+        replace(SPEC, prefix_delegation=True), machine(held), NITRO, calls=PREFIXED,
+        subnets={each.id: each for each in subnets}, blocked=blocked,
+    )  # fmt: skip
+
+
+def test_a_slot_holds_a_prefix_where_a_whole_block_is_left() -> None:
+    assert (of_prefixes(replace(OWN, free=1000)).addresses, of_prefixes(replace(OWN, free=1000)).by_limits) == (
+        368,
+        368,
+    )
+
+
+def test_in_a_fragmented_subnet_slots_hold_single_addresses() -> None:
+    """Five slots of the interface that is there, and nine of each of two more."""
+    fragmented = replace(OWN, free=200, free_prefixes=0)
+    assert (of_prefixes(fragmented).addresses, of_prefixes(fragmented).limited_by) == (23, "subnets")
+    assert of_prefixes(replace(OWN, free=200, free_prefixes=2)).addresses == 2 * 16 + 21
+    assert of_prefixes(replace(OWN, free=200), blocked=("subnet-own/prefixes",)).addresses == 23
+
+
+@given(
+    held=st.integers(0, 9), free=st.integers(0, 400), blocks=st.integers(0, 30), other=st.integers(0, 100),
+    passed=st.booleans(),
+)  # fmt: skip
+def test_no_plan_with_prefixes_brings_more(held: int, free: int, blocks: int, other: int, passed: bool) -> None:
+    subnets = (replace(OWN, free=free, free_prefixes=blocks), replace(TAGGED, free=other))
+    blocked = ("subnet-own/prefixes",) if passed else ()
+    plan = plan_allocation(
+        replace(SPEC, prefix_delegation=True), machine(held), want=1000, limits=NITRO, calls=PREFIXED,
+        subnets=subnets, security_groups=[SecurityGroup("sg-1", "vpc-1")], blocked=frozenset(blocked),
+    )  # fmt: skip
+    assert plan.brings <= of_prefixes(*subnets, blocked=blocked, held=held).addresses
