@@ -8,7 +8,7 @@ possible before another node's pods have its addresses.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -62,6 +62,49 @@ def parse_cluster(texts: Sequence[str], prefix4: int = PREFIX4, prefix6: int = P
     return ClusterRanges(tuple(found), prefix4, prefix6)
 
 
+class Ranges:
+    """Ranges that are taken, by whose they are. What overlaps is found without looking at all of them: a fleet that
+    comes back at once asks for each of its nodes."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Network, ...]] = {}
+        self._rows: dict[int, list[tuple[int, int, str]]] = {4: [], 6: []}  # first and last addresses, in order
+        self._longest = {4: 0, 6: 0}
+
+    def put(self, owner: str, networks: Iterable[Network]) -> None:
+        """Makes these the ranges of `owner`."""
+        now, before = tuple(networks), self._of.get(owner, ())
+        if now == before:
+            return
+        for each in before:
+            rows = self._rows[each.version]
+            del rows[bisect_left(rows, (*_ends(each), owner))]
+        self._of[owner] = now
+        for each in now:
+            first, last = _ends(each)
+            insort(self._rows[each.version], (first, last, owner))
+            self._longest[each.version] = max(self._longest[each.version], last - first)
+
+    def drop(self, owner: str) -> None:
+        """They are free again."""
+        self.put(owner, ())
+        self._of.pop(owner, None)
+
+    def overlapping(self, version: int, first: int, last: int) -> Iterator[tuple[int, str]]:
+        """Last addresses and owners of those that have an address from `first` to `last`."""
+        rows = self._rows[version]
+        for place in range(bisect_left(rows, (last + 1,)) - 1, -1, -1):
+            low, high, owner = rows[place]
+            if low < first - self._longest[version]:
+                return
+            if high >= first:
+                yield high, owner
+
+    def sharing(self, network: Network) -> list[str]:
+        """Owners of ranges that overlap this one."""
+        return [owner for _, owner in self.overlapping(network.version, *_ends(network))]
+
+
 class ClusterPool:
     """Gives blocks in turn. It remembers where it was, and nothing else."""
 
@@ -69,12 +112,11 @@ class ClusterPool:
         self.ranges = ranges
         self._next: dict[int, int] = {}  # by family: the first address behind the last block given
 
-    def give(self, taken: Iterable[Network]) -> tuple[str, ...]:
+    def give(self, taken: Ranges) -> tuple[str, ...]:
         """A free block of each family, IPv4 first; () when one family has none left: half a node is of no use."""
-        held = list(taken)
         given: list[Network] = []
         for version in self.ranges.versions:
-            block = self._block(version, [each for each in held if each.version == version])
+            block = self._block(version, taken)
             if block is None:
                 return ()
             given.append(block)
@@ -90,19 +132,17 @@ class ClusterPool:
             for each in blocks
         )
 
-    def _block(self, version: int, held: list[Network]) -> Network | None:
+    def _block(self, version: int, taken: Ranges) -> Network | None:
         ranges = [each for each in self.ranges.ranges if each.version == version]
-        busy = _merged(held)
-        starts = [first for first, _ in busy]
         bits = (32 if version == 4 else 128) - self.ranges.prefix(version)
         for low, high in self._spans(version, ranges):
             first = low
             while first + (1 << bits) - 1 <= high:
-                at = bisect_right(starts, first + (1 << bits) - 1) - 1
-                if at < 0 or busy[at][1] < first:
+                busy = max((end for end, _ in taken.overlapping(version, first, first + (1 << bits) - 1)), default=-1)
+                if busy < 0:
                     address = (first, self.ranges.prefix(version))
                     return IPv4Network(address) if version == 4 else IPv6Network(address)
-                first = ((busy[at][1] >> bits) + 1) << bits
+                first = ((busy >> bits) + 1) << bits
         return None
 
     def _spans(self, version: int, ranges: list[Network]) -> Iterator[tuple[int, int]]:
@@ -121,15 +161,8 @@ class ClusterPool:
         yield spans[at]
 
 
-def _merged(held: Iterable[Network]) -> list[tuple[int, int]]:
-    """First and last addresses of what is taken, disjoint and in order."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted((int(each.network_address), int(each.broadcast_address)) for each in held):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return merged
+def _ends(network: Network) -> tuple[int, int]:
+    return int(network.network_address), int(network.broadcast_address)
 
 
 def _overlap(one: Network, other: Network) -> bool:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 import structlog
 
-from ipam.cluster_pool import ClusterPool
+from ipam.cluster_pool import ClusterPool, Ranges
 from services.registry.errors import (
     IdentitiesExhausted,
     NoClusterRanges,
@@ -35,7 +35,7 @@ from services.runtime.watch import Topic
 Fact = Node | Endpoint
 
 
-# A fleet that registers anew compares each node's ranges with all others.
+# Each word of a node has its ranges with it.
 _network = lru_cache(maxsize=65536)(ip_network)
 
 
@@ -81,6 +81,7 @@ class Registry:
         self._lost_after_s = lost_after_s
         self._identities = Identities(clock) if identities is None else identities
         self._cluster_pool = cluster_pool
+        self._ranges = Ranges()
         self._giving = asyncio.Lock()
         # No number is taken while the store forgets some: it might forget one that was just taken.
         self._tending = asyncio.Lock()
@@ -103,6 +104,8 @@ class Registry:
         stored = await self._store.load()
         now = self._clock.monotonic()
         self._nodes = {node.name: node for node in stored.nodes}
+        for node in stored.nodes:
+            self._ranges.put(node.name, map(_network, node.pod_cidrs))
         self._endpoints = {name: {} for name in self._nodes}
         self._heard_at = dict.fromkeys(self._nodes, now)
         self._identities.load(stored.identities)
@@ -149,8 +152,7 @@ class Registry:
             known = self._nodes.get(name)
             if known is not None and self._cluster_pool.holds(known.pod_cidrs):
                 return known.pod_cidrs
-            taken = [_network(text) for node in self._nodes.values() for text in node.pod_cidrs]
-            given = self._cluster_pool.give(taken)
+            given = self._cluster_pool.give(self._ranges)
             if not given:
                 raise RangesExhausted(
                     f"all ranges for {self._cluster_pool.ranges.nodes} nodes are given", field="cluster_cidrs",
@@ -165,10 +167,10 @@ class Registry:
         """Two nodes that lease from one range give two pods one address. It is said and not refused: one of them may be
         gone for good, and only its administrator knows."""
         for range_ in map(_network, node.pod_cidrs):
-            for other in self._nodes.values():
-                if other.name != node.name and any(_overlap(range_, one) for one in map(_network, other.pod_cidrs)):
+            for other in self._ranges.sharing(range_):
+                if other != node.name:
                     self._log.error(
-                        "two nodes have one range of addresses", node=node.name, other=other.name, range=str(range_),
+                        "two nodes have one range of addresses", node=node.name, other=other, range=str(range_),
                         remedy="give each node a range of its own; delete the node that is gone",
                     )  # fmt: skip
 
@@ -275,6 +277,7 @@ class Registry:
             for endpoint in gone.values():
                 self._identities.give_back(endpoint.identity)
             del self._nodes[name], self._heard_at[name]
+            self._ranges.drop(name)
             self.capacities.pop(name, None)
             self._unwritten.discard(name)
             session = self._sessions.pop(name, None)
@@ -375,6 +378,7 @@ class Registry:
     def _tell(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
             self._nodes[node.name] = node
+            self._ranges.put(node.name, map(_network, node.pod_cidrs))
             self._endpoints.setdefault(node.name, {})
             self._heard_at.setdefault(node.name, self._clock.monotonic())
         self._topic.publish({node_key(node.name): _told(node) for node in nodes})
@@ -383,11 +387,6 @@ class Registry:
 def _same(known: Endpoint | None, told: Endpoint) -> bool:
     """Whether a node tells what is known; the number is not its business."""
     return known is not None and replace(known, identity=0) == told
-
-
-def _overlap(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
-    # Never of different families, which `overlaps` does not take.
-    return type(one) is type(other) and one.overlaps(other)
 
 
 def _told(node: Node) -> Node:
