@@ -128,7 +128,7 @@ class Forecast:
     """Of one node."""
 
     __slots__ = (
-        "_bounds", "_groups", "_last_s", "_marked", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square",
+        "_bounds", "_groups", "_last_s", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square",
         "_stops", "_usual", "_usual_until_s", "_weighed_from_s",
     )  # fmt: skip
 
@@ -136,7 +136,6 @@ class Forecast:
         self._bounds = bounds
         self._since_s: float | None = None
         self._last_s = -math.inf
-        self._marked: tuple[Watermarks, Watermarks] | None = None  # base and marks of the estimate before
         self._recent: deque[_Start] = deque()
         self._groups: dict[float, _Groups] = {}  # by horizon
         self._weighed_from_s = 0.0
@@ -208,9 +207,8 @@ class Forecast:
             bounded = min(bounded, base.max_allocate)
         if bounded != wanted:
             why = f"{wanted} by {why}, bounded to {bounded}"
-        if self._marked is None or self._marked[0] is not base or self._marked[1].pre_allocate != bounded:
-            self._marked = base, Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark)
-        return Estimate(self._marked[1], why)
+        marks = Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark)
+        return Estimate(marks, why)
 
     def _advance(self, now_s: float) -> float:
         """Ages the rates to `now_s`; returns it, or the latest time known if that is later."""

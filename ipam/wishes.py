@@ -54,17 +54,21 @@ class Wishes:
 
         A pod that waits is a start, and none any more when it has got its address.
         """
-        policy = pool.spec.policy
-        if not policy.follow_demand:
+        if not pool.spec.policy.follow_demand:
             pool.forecast = None
             return
-        if pool.forecast is None:
-            pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most))
         starts = stops = 0
         if before is not None:
             starts = len(usage.in_use - before.in_use) + usage.pending_pods - before.pending_pods
             stops = len(before.in_use - usage.in_use)
-        pool.forecast.observe(self._now_s(), max(starts, 0), stops)
+        self.observe(pool, max(starts, 0), stops)
+
+    def observe(self, pool: Pool, starts: int, stops: int) -> None:
+        """Pods of a node whose marks follow demand."""
+        policy = pool.spec.policy
+        if pool.forecast is None:
+            pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most))
+        pool.forecast.observe(self._now_s(), starts, stops)
         pool.wish_until = -math.inf
 
     def _now_s(self) -> float:

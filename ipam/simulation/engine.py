@@ -20,7 +20,8 @@ from dataclasses import replace
 from ipam.allocation import SUBNET_RETRY_S
 from ipam.errors import InvalidInput
 from ipam.fleet import Fleet
-from ipam.model import IntentKind, Limits, NodeSpec, Policy, Usage, Watermarks
+from ipam.model import IntentKind, Limits, NodeSpec, Policy, Watermarks
+from ipam.overrides import overridden
 from ipam.plan import Shortfall, call_limits, capacity
 from ipam.pools import Pool
 from ipam.review import MOMENT_S, PRIORITIES, URGENT, patience
@@ -39,10 +40,6 @@ from ipam.wishes import Wishes
 
 QUIET_LOOK_S = 900.0
 PROGRESS_EVENTS = 20_000
-# All that a forecast takes from two usages is how they differ.
-NOTHING = Usage()
-ONE = Usage(in_use=frozenset({"one"}))
-ONE_WAITS = Usage(pending_pods=1)
 
 Progress = Callable[[float], None]
 
@@ -163,12 +160,13 @@ class Simulation:
 
     def _announce(self, name: str, group: Group, zone: str, at_s: float, pods: Iterator[Span]) -> None:
         config = self._config
-        spec = NodeSpec(
+        defaults = NodeSpec(
             name, name, group.type, watermarks=config.watermarks, policy=config.policy,
             first_interface_index=config.first_interface_index, delete_on_termination=config.delete_on_termination,
             release_excess=config.release_excess, prefix_delegation=self.variant.prefix_delegation,
-            use_primary_address=self.variant.use_primary_address,
+            use_primary_address=self.variant.use_primary_address, labels=group.labels,
         )  # fmt: skip
+        spec = overridden(defaults, config.overrides, group.labels)
         self.time.at(at_s, self._join, (spec, group.type, zone, pods))
 
     def _join(self, what: tuple[NodeSpec, str, str, Iterator[Span]]) -> None:
@@ -191,7 +189,7 @@ class Simulation:
         self.nodes.append(node)
         self.account.calls["read-instance"] += 1
         if node.demand:
-            self._wishes.hear(node.pool, None, NOTHING)
+            self._wishes.observe(node.pool, 0, 0)
         self._next_pod((node, pods))
         self._review(node)
 
@@ -207,17 +205,15 @@ class Simulation:
         self._pods += 1
         pod = self._pods
         node.expire(now)
+        if node.demand:  # whether it waits or not
+            self._wishes.observe(node.pool, 1, 0)
         if not node.line and node.lease(pod):
             self.tally.used += 1
             self.tally.served(now, now)
-            if node.demand:
-                self._wishes.hear(node.pool, NOTHING, ONE)
         else:
             node.line[pod] = now
             if node.cooling:
                 self._look(node, node.cooling[0][0])
-            if node.demand:
-                self._wishes.hear(node.pool, NOTHING, ONE_WAITS)
         if ends_s <= self.workload.duration_s:
             self.time.at(ends_s, self._stop, (node, pod))
         self._next_pod((node, pods))
@@ -234,7 +230,7 @@ class Simulation:
         self.tally.used -= 1
         node.cooling.append((now + self.variant.cooldown_s, address))
         if node.demand:
-            self._wishes.hear(node.pool, ONE, NOTHING)
+            self._wishes.observe(node.pool, 0, 1)
         # Until it has cooled it counts as used, so nothing is due before; and nothing then if all is wanted free.
         wish = node.pool.wish
         if wish is None or node.line or node.held - len(node.leases) > wish.marks.pre_allocate:

@@ -110,6 +110,13 @@ class Fields:
             raise self.fail(field, "is no list of numbers", f"write {field} = [1, 2, ...]")
         return tuple(float(each) for each in value)
 
+    def labels(self, field: str) -> dict[str, str]:
+        """Names with texts; none if it is not there."""
+        value = self._take(field, {})
+        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
+            raise self.fail(field, "is no table of texts", f'write {field} = {{ name = "..." }}')
+        return dict(value)
+
     def table(self, field: str) -> Fields:
         """An empty one if it is not there."""
         return Fields(self._take(field, {}), self.name_of(field))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipam.config import IpamConfig
-from ipam.model import Limits, Operation
+from ipam.model import NO_TAGS, Limits, Operation
 from ipam.ports import Capabilities
 
 DAY_S = 86400.0
@@ -86,6 +86,7 @@ class PodStream:
 class Group:
     """Nodes of one type with the same pods.
 
+    :ivar labels: of its nodes, by which overrides match.
     :ivar names: of recorded nodes, as patterns (web-*); empty: of every node that no other group has.
     :ivar zones: nodes are put into them in turn.
     :ivar join_over_s: the nodes appear one by one within it.
@@ -98,6 +99,7 @@ class Group:
     join_over_s: float = 0.0
     pods: tuple[PodStream, ...] = ()
     names: tuple[str, ...] = ()
+    labels: Mapping[str, str] = NO_TAGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,17 @@ from typing import Any
 from ipam.config import IpamConfig
 from ipam.errors import InvalidInput
 from ipam.model import Policy, Watermarks
+from ipam.overrides import Override
 from ipam.simulation.fields import Fields, read_text, read_toml
 from ipam.simulation.model import CallRate, Variant
 
 MOST_ADDRESSES = 4096
 TARGETS = {"warm_addresses": MOST_ADDRESSES, "warm_prefixes": 256, "warm_interfaces": 15}
+# What a rule for nodes by their labels may hold and what changes nothing here, as at the top.
+BESIDE_RULES = frozenset({
+    "subnet_ids", "subnet_tags", "subnet_policy", "security_group_ids", "security_group_tags",
+    "exclude_interface_tags", "ipv6", "public_address_tags",
+})  # fmt: skip
 # What a service's settings file may hold and what changes nothing here.
 BESIDE = frozenset(each.name for each in fields(IpamConfig)) | {
     "store", "redis", "replica", "limits_file", "ipv6", "public_address_tags", "listen", "tls", "log", "metrics",
@@ -61,6 +67,7 @@ def _variant(table: Fields, name: str) -> Variant:
         base,
         watermarks=_marks(table.table("watermarks"), base.watermarks),
         policy=_policy(table.table("policy"), base.policy),
+        overrides=tuple(_override(each) for each in table.tables("overrides")),
         first_interface_index=table.whole("first_interface_index", base.first_interface_index, most=15),
         release_excess=table.flag("release_excess", base.release_excess),
         release_delay_s=table.number("release_delay_s", base.release_delay_s, most=86400.0),
@@ -97,11 +104,37 @@ def _variant(table: Fields, name: str) -> Variant:
         cooldown_s=table.number("cooldown_s", plain.cooldown_s, most=86400.0),
         reaction_s=table.number("reaction_s", plain.reaction_s, most=60.0),
     )
-    if table.has("overrides"):
-        raise table.fail("overrides", "are not simulated", "give each group of nodes a run and settings of its own")
     table.drop(BESIDE)
     table.end()
     return variant
+
+
+def _override(table: Fields) -> Override:
+    """A rule: only what it says goes over the settings at the top."""
+    labels = table.labels("match_labels")
+    if not labels:
+        raise table.fail("match_labels", "names no label", "name one that groups have, or change the settings above")
+    marks, policy = table.table("watermarks"), table.table("policy")
+    said_marks = [each.name for each in fields(Watermarks) if marks.has(each.name)]
+    said_policy = [each.name for each in fields(Policy) if policy.has(each.name)]
+    new_marks, new_policy = _marks(marks, Watermarks()), _policy(policy, Policy())
+    spec: dict[str, Any] = {
+        name: table.flag(name, False)
+        for name in ("prefix_delegation", "use_primary_address", "release_excess")
+        if table.has(name)
+    }
+    if table.has("first_interface_index"):
+        spec["first_interface_index"] = table.whole("first_interface_index", 0, most=15)
+    rule = Override(
+        name=table.text("name", ",".join(f"{key}={value}" for key, value in labels.items())),
+        match_labels=labels,
+        watermarks={name: getattr(new_marks, name) for name in said_marks},
+        policy={name: getattr(new_policy, name) for name in said_policy},
+        spec=spec,
+    )
+    table.drop(BESIDE_RULES)
+    table.end()
+    return rule
 
 
 def _marks(table: Fields, base: Watermarks) -> Watermarks:

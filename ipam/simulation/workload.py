@@ -102,7 +102,8 @@ def _group(table: Fields, types: Mapping[str, Limits], *, recorded: bool) -> Gro
     if kind not in types:
         raise table.fail("type", f"is {kind!r}, of which nothing is known", NO_TYPE + ", ".join(sorted(types)))
     if recorded:
-        group = Group(name, kind, 0, table.texts("zones", ("a",)), names=table.texts("names"))
+        group = Group(name, kind, 0, table.texts("zones", ("a",)), names=table.texts("names"),
+                      labels=table.labels("labels"))  # fmt: skip
         if table.has("nodes") or table.has("pods"):
             raise table.fail("nodes", "and pods come from the recording", "leave nodes and pods out")
     else:
@@ -113,6 +114,7 @@ def _group(table: Fields, types: Mapping[str, Limits], *, recorded: bool) -> Gro
             zones=table.texts("zones", ("a",)),
             join_over_s=table.number("join_over_s", 0.0, most=86400.0 * MOST_DAYS),
             pods=tuple(_stream(each) for each in table.tables("pods")),
+            labels=table.labels("labels"),
         )
     if not group.zones:
         raise table.fail("zones", "is empty", 'write zones = ["a"]')

@@ -11,6 +11,7 @@ from ipam.model import Limits, Operation, Policy, Watermarks
 from ipam.simulation.clouds import AWS
 from ipam.simulation.engine import Simulation, simulate
 from ipam.simulation.model import CallRate, CloudRules, Group, RecordedPod, SubnetRule, Variant, Workload
+from ipam.simulation.variants import parse_variants
 
 # One second for each call, so that sums can be read off; a reaction takes a tenth.
 CLOUD = replace(
@@ -162,3 +163,43 @@ def test_a_warm_up_is_brought_once() -> None:
     result = sim.run()
     assert sim.nodes[0].pool.warmed
     assert result.idle_peak == 5
+
+
+def test_rules_by_labels_set_what_the_nodes_of_a_group_keep() -> None:
+    """Three nodes under one setting: one plain, one with a mark of its own, one with a target that gives nothing back."""
+    text = """
+    watermarks = { pre_allocate = 8, min_allocate = 3 }
+    [[overrides]]
+    match_labels = { class = "batch" }
+    watermarks = { pre_allocate = 2 }
+    subnet_tags = { tier = "batch" }
+    [[overrides]]
+    match_labels = { class = "batch", night = "yes" }
+    policy = { warm_addresses = 5, follow_demand = false }
+    release_excess = false
+    """
+    [several] = parse_variants(text, "v")
+    groups = (
+        Group("plain", "wide", 1),
+        Group("batch", "wide", 1, labels={"class": "batch"}),
+        Group("night", "wide", 1, labels={"class": "batch", "night": "yes"}),
+    )
+    sim = Simulation(Workload("rules", CLOUD, groups, duration_s=600.0), several)
+    sim.run()
+    assert {node.name: node.held for node in sim.nodes} == {"plain-0": 8, "batch-0": 3, "night-0": 5}
+    assert [node.spec.release_excess for node in sim.nodes] == [True, True, False]
+
+
+def test_one_group_can_follow_demand_beside_one_that_does_not() -> None:
+    text = """
+    watermarks = { pre_allocate = 4 }
+    release_delay_s = 60
+    [[overrides]]
+    match_labels = { class = "quiet" }
+    policy = { follow_demand = true }
+    """
+    [several] = parse_variants(text, "v")
+    groups = (Group("fixed", "wide", 1), Group("quiet", "wide", 1, labels={"class": "quiet"}))
+    sim = Simulation(Workload("rules", CLOUD, groups, duration_s=4 * 3600.0), several)
+    sim.run()
+    assert {node.name: node.held for node in sim.nodes} == {"fixed-0": 4, "quiet-0": 1}

@@ -160,7 +160,12 @@ def test_a_services_own_settings_can_be_used() -> None:
     ("policy = { demand_least = 9, demand_most = 2 }", "policy.demand_least"),
     ("release_delay = 3", "release_delay"),
     ("budget = { mutate_per_s = 0 }", "budget.mutate_per_s"),
-    ("overrides = []", "overrides"),
+    ("overrides = 3", "overrides"),
+    ("[[overrides]]\nwatermarks = { pre_allocate = 2 }", "overrides.1.match_labels"),
+    ("[[overrides]]\nname = 'x'\nmatch_labels = { class = 3 }", "overrides.x.match_labels"),
+    ("[[overrides]]\nname = 'x'\nmatch_labels = { class = 'b' }\ncoalesce_s = 3", "overrides.x.coalesce_s"),
+    ("[[overrides]]\nmatch_labels = { a = 'b' }\nwatermarks = { max_allocate = 1, min_allocate = 2 }",
+     "overrides.1.watermarks.max_allocate"),
     ("variant = 3", "variant"),
     ("[[variant]]\nname = 'x'\nworkers = 0", "variant.x.workers"),
 ])  # fmt: skip
