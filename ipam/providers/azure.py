@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 
-from ipam.errors import CloudError, Gone, InProgress, LimitReached, Rejected, SubnetExhausted
+from ipam.errors import CloudError, Gone, InProgress, LimitReached, Rejected, SubnetExhausted, Unavailable
 from ipam.model import NO_TAGS, CloudInterface, Instance, Limits, PublicAddress, SecurityGroup, Subnet
 from ipam.ports import Capabilities, OperationObserver
 from ipam.providers import azure_answers as answers
@@ -365,7 +365,14 @@ class AzureProvider(Incapable):
         if machine.set:
             return self._client.set_machine_nics(machine)
         profile = (answers.properties(document).get("networkProfile") or {}).get("networkInterfaces") or ()
-        return [self._client.nic(ids.nic(answers.low_id(each))) for each in profile]
+        try:
+            return [self._client.nic(ids.nic(answers.low_id(each))) for each in profile]
+        except Gone as error:
+            # Azure deletes no interface that a machine has: the reader lags behind, and the machine is not gone.
+            raise Unavailable(
+                f"an interface of {machine.id} is not seen: {error.message}", code="InterfaceNotSeen",
+                operation=error.operation, remedy="nothing: it is read again", retry_after_s=_LOOK_AGAIN_S,
+            ) from error  # fmt: skip
 
     def _instance(self, document: Document, nics: Sequence[Document]) -> Instance:
         return answers.instance(document, [answers.interface(each, self._exclude) for each in nics])

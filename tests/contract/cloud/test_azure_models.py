@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from ipam.errors import CloudError, Gone, InProgress, Rejected, Throttled
+from ipam.errors import CloudError, Gone, InProgress, Rejected, Throttled, Unavailable
 from ipam.providers.azure import AzureProvider
 from lab.fake_azure.cloud import Cloud
 from lab.fake_azure.machines import launch, lone_nic
@@ -174,6 +174,19 @@ def test_public_addresses_that_no_interface_can_have_are_not_listed(azure: Runni
     azure.do(lambda cloud: cloud.prefixes.remove(listed[0]))
     with pytest.raises(Gone):
         azure_cloud.provider.associate_public_address(public_address_id=listed[0], interface_id=interface_id)
+
+
+def test_a_machine_is_not_gone_because_an_interface_of_it_is_not_seen(azure: Running) -> None:
+    """Gone would have the node forgotten."""
+    provider = AzureProvider(SUBSCRIPTION, LOCATION, endpoint_url=azure.url)
+    instance_id = azure.do(lambda cloud: launch(cloud, "Standard_D8s_v5", interfaces=2)).id
+    azure.set_faults(fail=[{"action": "NetworkInterfaces.Get", "code": "ResourceNotFound", "skip": 1}])
+    with pytest.raises(Unavailable):
+        provider.instance(instance_id)
+    assert len(provider.instance(instance_id).interfaces) == 2
+    azure.do(lambda cloud: cloud.remove_machine(instance_id))
+    with pytest.raises(Gone):
+        provider.instance(instance_id)
 
 
 def test_interfaces_of_one_name_in_two_groups_get_an_address_of_the_prefix_each(azure: Running) -> None:
