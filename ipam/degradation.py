@@ -92,7 +92,8 @@ class ByBudget:
     def __init__(self) -> None:
         self.level = Degradation.NORMAL
         self.why = ""
-        self._heard: deque[tuple[float, int, int]] = deque()
+        self._heard: deque[list[float]] = deque()  # of each second: its beginning, calls, throttled ones
+        self._calls = self._throttled = 0  # of all these
         self._denials = 0
         self._above_since = math.inf
         self._trouble_at = -math.inf
@@ -102,17 +103,28 @@ class ByBudget:
         counts = list(operations)
         calls, throttled = sum(each.calls for each in counts), sum(each.throttled for each in counts)
         if calls:
-            self._heard.append((now, calls, throttled))
+            self._count(now, calls, throttled)
         if denied:
             self._denials += 1
         elif sum(each.failed for each in counts) + throttled < calls:
             self._denials = 0
         self.judge(now)
 
+    def _count(self, now: float, calls: int, throttled: int) -> None:
+        """Workers of a large fleet report hundreds of times a second: one row a second is kept."""
+        if not self._heard or now - self._heard[-1][0] >= 1.0:
+            self._heard.append([now, 0, 0])
+        self._heard[-1][1] += calls
+        self._heard[-1][2] += throttled
+        self._calls += calls
+        self._throttled += throttled
+
     def judge(self, now: float) -> bool:
         """Whether the level changed. To be asked from time to time, for silence counts too."""
         while self._heard and now - self._heard[0][0] > WINDOW_S:
-            self._heard.popleft()
+            _, calls, throttled = self._heard.popleft()
+            self._calls -= int(calls)
+            self._throttled -= int(throttled)
         wanted, why = self._wanted(now)
         if wanted > Degradation.NORMAL:
             self._trouble_at = now
@@ -130,7 +142,7 @@ class ByBudget:
     def _wanted(self, now: float) -> tuple[Degradation, str]:
         if self._denials >= DENIALS:
             return Degradation.NO_MUTATION, f"the cloud refused our credentials {self._denials} times in a row"
-        calls, throttled = sum(each[1] for each in self._heard), sum(each[2] for each in self._heard)
+        calls, throttled = self._calls, self._throttled
         share = throttled / calls if calls >= LEAST_CALLS else 0.0
         # While a level holds, a share that is not well keeps it: what is left out would come back to be throttled.
         if share < (SHARE_WELL if self.level else SHARE_NO_RELEASE):

@@ -59,6 +59,16 @@ def test_persistent_throttling_lowers_the_level(throttled: int, lasts_s: float, 
     assert bool(budget.why) == (expected > NORMAL)
 
 
+def test_many_reports_cost_no_more_than_the_seconds_they_came_in() -> None:
+    budget = ByBudget()
+    for number in range(20_000):
+        budget.hear(number / 200.0, [OperationCount("assign-addresses", 10, 8)], denied=False)
+    assert len(budget._heard) <= 101, "a hundred seconds"
+    assert (budget.level, budget._calls) == (NO_MUTATION, 200_000)
+    budget.judge(100.0 + WINDOW_S + 1.0)
+    assert (budget._calls, budget._throttled) == (0, 0)
+
+
 def test_refused_credentials_stop_changes_and_success_takes_them_up_again() -> None:
     budget = ByBudget()
     failed = [OperationCount("assign-addresses", 1, failed=1)]
