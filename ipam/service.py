@@ -50,6 +50,7 @@ from ipam.validation import in_lower_case, validate
 LEADER_TTL_S = 15.0
 QUEUE_AWAY_S = 1.0
 RENEW_S = 5.0
+SLICE = 50  # pools reviewed at once when time passes: a few milliseconds
 
 log = logging.getLogger(__name__)
 PoolChange = Callable[[str, Mapping[str, PoolInterface]], None]
@@ -423,9 +424,14 @@ class PoolService:
         now = self.clock.monotonic()
         term.levels.tend()
         term.fleet.blocked(now)  # what is passed over no longer is told so
-        for pool in term.fleet.due(now):
-            retire(term.fleet, pool, self.config, now)
-            term.reviewer.review(pool)
+        for number, pool in enumerate(term.fleet.due(now), start=1):
+            if term.fleet.pools.get(pool.spec.name) is pool:
+                retire(term.fleet, pool, self.config, now)
+                term.reviewer.review(pool)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)  # after a change of level all are due at once, and nodes wait
+        if self._term is not term:
+            return
         if now >= term.sweep_at:
             term.sweep_at = now + self.config.sweep_interval_s
             term.reviewer.sweep(now)

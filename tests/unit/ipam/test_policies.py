@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from ipam.degradation import Degradation
-from ipam.model import IntentKind, Policy, Usage, Watermarks
+from ipam.model import IntentKind, NodeSpec, Policy, Usage, Watermarks
 from ipam.overrides import Override
+from ipam.service import SLICE
 from ipam.testing import IpamSite
 from ipam.testing.site import CONFIG
 
@@ -338,3 +340,22 @@ def test_a_subnet_that_is_passed_over_no_longer_is_told_so_though_nobody_asks(ip
     site.advance(90)
     assert [each.blocked_until_at > 0 for each in site.service.status().subnets if each.id == "subnet-a"] == [False]
     assert site.service.pool("n1").obtainable.addresses > 0
+
+
+def test_when_all_pools_are_due_at_once_nodes_are_heard_in_between(ipam_sites: Sites) -> None:
+    site = ipam_sites()
+    term = site.service._term
+    assert term is not None
+    for number in range(10 * SLICE):
+        term.fleet.put_node(NodeSpec(f"n{number}", f"i-{number}"))
+
+    async def tick() -> int:
+        await site.service.set_level(Degradation.NO_RELEASE)
+        turns, ticking = 0, asyncio.create_task(site.service.tick())
+        while not ticking.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await ticking
+        return turns
+
+    assert site.run(tick()) >= 10
