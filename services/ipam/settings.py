@@ -23,7 +23,7 @@ from pydantic_settings import SettingsConfigDict
 
 from ipam.config import IpamConfig
 from ipam.model import Limits, NodeSpec, Policy, SubnetPolicy, Watermarks
-from ipam.overrides import TARGETS, Override
+from ipam.overrides import TARGETS, Override, overridden
 from services.runtime.settings import ServiceSettings
 
 REDIS_SCHEMES: Final = ("unix://", "redis://", "rediss://")
@@ -120,7 +120,8 @@ class PolicySettings(BaseModel):
         said = [name for name in TARGETS if getattr(self, name) is not None]
         if len(said) > 1:
             raise ValueError(f"{' and '.join(said)} are set; a node has one target, so leave the others out")
-        if self.demand_least > self.demand_most:
+        both = {"demand_least", "demand_most"} <= self.model_fields_set  # else the other one is the service's
+        if both and self.demand_least > self.demand_most:
             raise ValueError(f"demand_least ({self.demand_least}) is above demand_most ({self.demand_most})")
         return self
 
@@ -245,6 +246,24 @@ class IpamSettings(ServiceSettings):
         if value is not None:
             read_limits(value)
         return value
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        """The service's own words, and each rule over them: else nodes would be refused one by one."""
+        defaults = NodeSpec("", "", watermarks=self.marks(), policy=Policy(**self.policy.model_dump()))
+        for rule in (None, *(each.override() for each in self.overrides)):
+            spec = defaults if rule is None else overridden(defaults, [rule], rule.match_labels)
+            where = f"overrides {rule.name!r} over the service's settings: " if rule is not None else ""
+            marks, policy = spec.watermarks, spec.policy
+            if 0 < marks.max_allocate < marks.min_allocate:
+                raise ValueError(
+                    f"{where}max_allocate ({marks.max_allocate}) is below min_allocate ({marks.min_allocate})"
+                )
+            if policy.demand_least > policy.demand_most:
+                raise ValueError(
+                    f"{where}demand_least ({policy.demand_least}) is above demand_most ({policy.demand_most})"
+                )
+        return self
 
     def marks(self) -> Watermarks:
         return Watermarks(**self.watermarks.model_dump())

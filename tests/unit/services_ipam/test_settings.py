@@ -184,6 +184,13 @@ def test_rules_by_labels_say_only_what_differs(tmp_path: Path) -> None:
     [
         ("policy = { warm_addresses = 1, warm_prefixes = 1 }", "one target"),
         ("policy = { demand_least = 9, demand_most = 3 }", "above demand_most"),
+        ("policy = { demand_least = 40 }", "demand_least .40. is above demand_most .32."),
+        ('overrides = [ { match_labels = { a = "b" }, policy = { demand_most = 0 } } ]', "demand_least .1. is above"),
+        (
+            "watermarks = { min_allocate = 16 }\n"
+            'overrides = [ { match_labels = { a = "b" }, watermarks = { max_allocate = 10 } } ]',
+            "overrides 'a=b' over the service's settings: max_allocate .10. is below min_allocate .16.",
+        ),
         ("overrides = [ { match_labels = {} } ]", "matches every node"),
         ('overrides = [ { match_labels = { a = "b" }, warm = 3 } ]', "warm"),
     ],
@@ -193,3 +200,12 @@ def test_policies_that_cannot_be(line: str, said: str, tmp_path: Path) -> None:
     path.write_text(f'account = "123456789012"\nregion = "eu-west-1"\n{line}\n')
     with pytest.raises(SettingsError, match=said):
         settings("--config", str(path))
+
+
+def test_a_rule_is_measured_with_what_the_service_says(tmp_path: Path) -> None:
+    file = tmp_path / "ipam.toml"
+    file.write_text(
+        'policy = { demand_most = 64 }\noverrides = [ { match_labels = { a = "b" }, policy = { demand_least = 40 } } ]'
+    )
+    (rule,) = settings("--config", str(file)).config().overrides
+    assert rule.policy == {"demand_least": 40}
