@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -30,6 +31,8 @@ AWS: Final = {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+_CERTIFIERS: Final = 32
 
 
 class Site:
@@ -145,6 +148,12 @@ class Site:
     def node(self, name: str, instance_id: str, **spec: Any) -> NodeClient:
         return NodeClient(name, instance_id, self.channel("node", name), spec)
 
+    async def certify(self, nodes: Sequence[str]) -> None:
+        """Issues the certificates of many nodes before they are asked for: each is a few writes to the disk."""
+        with ThreadPoolExecutor(_CERTIFIERS) as threads:
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(*(loop.run_in_executor(threads, self._tls, "node", each) for each in nodes))
+
     def channel(self, kind: pki.Kind, name: str) -> grpc.aio.Channel:
         """A channel to the IPAM service in the name of a node or service."""
         return aio_channel(self.ipam_target, TlsSettings(**self._tls(kind, name)), f"service/{self.kind.service}")
@@ -159,7 +168,8 @@ class Site:
         return self.folder / "ipam.sock"
 
     def _tls(self, kind: pki.Kind, name: str) -> dict[str, Any]:
-        folder = self.folder / "tls"
+        # A folder for each: the authority's certificate is written beside each of them.
+        folder = self.folder / "tls" / f"{kind}-{name}"
         stem = folder / f"{kind}-{name}"
         if not stem.with_suffix(".key").exists():
             pki.issue(self.folder / "ca", folder, kind, name)

@@ -47,6 +47,8 @@ LARGER: Final[Mapping[CloudName, str]] = {
     "aws": "m5.4xlarge", "azure": TYPES["azure"], "alibaba": "ecs.g6.4xlarge",
 }  # fmt: skip
 READY_S: Final = 600.0
+# At once: all nodes are one process here, which could not finish thousands of handshakes within their deadlines.
+CONNECTING: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ async def measure(folder: Path, shape: Shape) -> list[Row]:
         for number in range(1, shape.workers):
             await site.start_worker(f"worker-{number}")
         instances = await launched(site, shape)
+        await site.certify([f"n{number}" for number in range(shape.nodes)])
         await site.ec2.faults(mutate_latency_s=CALL_S)
         await site.ec2.reset_calls()
         marks = pb.Watermarks(pre_allocate=MARKS.pre_allocate, min_allocate=shape.addresses)
@@ -148,21 +151,26 @@ def network_of(folder: Path, shape: Shape) -> tuple[str, ...]:
 async def launched(site: Site, shape: Shape) -> list[str]:
     """Ids of as many instances as there are nodes, in all networks alike."""
     subnets = [each["id"] for each in (await site.ec2.state())["subnets"]]
-    return [
-        await site.ec2.launch(shape.kind, subnet_id=subnets[number % len(subnets)]) for number in range(shape.nodes)
-    ]
+    found: list[str] = []
+    for start in range(0, shape.nodes, CONNECTING):
+        numbers = range(start, min(start + CONNECTING, shape.nodes))
+        asked = (site.ec2.launch(shape.kind, subnet_id=subnets[each % len(subnets)]) for each in numbers)
+        found += await asyncio.gather(*asked)
+    return found
 
 
 async def announce_all(stack: AsyncExitStack, clients: list[NodeClient], addresses: int) -> list[float]:
-    """Times to ready in seconds, ascending, from the moment that all begin to connect. `stack` ends the nodes."""
+    """Times to ready in seconds, ascending, from the moment that the first connect. `stack` ends the nodes."""
     started = time.perf_counter()
+    connecting = asyncio.Semaphore(CONNECTING)
 
     async def until_ready(node: NodeClient) -> float:
+        async with connecting:
+            await stack.enter_async_context(node)
+            await node.until(lambda: node.connected, timeout_s=READY_S)
         await node.until(lambda: len(node.addresses) >= addresses, timeout_s=READY_S)
         return time.perf_counter() - started
 
-    for node in clients:
-        await stack.enter_async_context(node)
     return sorted(await asyncio.gather(*(until_ready(node) for node in clients)))
 
 

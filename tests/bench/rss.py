@@ -11,6 +11,7 @@ from typing import Final
 from tests.bench.report import Row
 
 _FIELD: Final = re.compile(r"^(VmHWM|VmRSS):\s+(\d+) kB$", re.MULTILINE)
+_MAP: Final = re.compile(r"^(map_id|memlock):\s+(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,16 @@ def memory_rows(what: str, pids: Mapping[str, int], targets: Mapping[str, str] |
             Row(f"{what}: memory of {name}, peak", memory.peak_mb, "MB", target=target),
         ]
     return rows
+
+
+def map_memory_mb(pid: int) -> float:
+    """MB that the kernel takes for the BPF maps which the process holds. Needs root."""
+    sizes = {}
+    for each in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            found = dict(_MAP.findall(each.read_text()))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if "map_id" in found:
+            sizes[found["map_id"]] = int(found["memlock"])
+    return sum(sizes.values()) / 1e6
