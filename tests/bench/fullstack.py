@@ -77,6 +77,7 @@ def main(argv: list[str]) -> list[Row]:
     parser.add_argument("--addresses", type=int, default=MARKS.min_allocate, help="of each node, 20 at most")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--threads", type=int, default=32, help="threads of each")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where the site lies; short, as sockets are")
     options = parser.parse_args(argv)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     gc.set_threshold(*COLLECTOR_THRESHOLDS)  # as every service does
@@ -84,12 +85,12 @@ def main(argv: list[str]) -> list[Row]:
     rows: list[Row] = []
     for nodes in (int(each) for each in options.nodes.split(",")):
         for kind in chosen(choice):
-            rows += run(Shape(kind.name, nodes, options.addresses, options.workers, options.threads))
+            rows += run(Shape(kind.name, nodes, options.addresses, options.workers, options.threads), options.folder)
     return rows
 
 
-def run(shape: Shape) -> list[Row]:
-    folder = Path(tempfile.mkdtemp(prefix="plimsoll-bench-", dir="/tmp"))
+def run(shape: Shape, where: Path = Path("/tmp")) -> list[Row]:
+    folder = Path(tempfile.mkdtemp(prefix="plimsoll-bench-", dir=where))
     try:
         return asyncio.run(measure(folder, shape))
     finally:

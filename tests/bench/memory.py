@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -22,16 +23,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import structlog
 
 from lab.site.processes import Process, eventually, free_port, http_ok
 from lab.site.site import to_toml
 from services.api.registry.v1 import registry_pb2 as pb
 from services.api.registry.v1 import registry_pb2_grpc as pb_grpc
-from services.api.watch.v1 import watch_pb2
 from services.node.clients import RegistryClient
 from services.runtime import pki
 from services.runtime.client import aio_channel
 from services.runtime.settings import TlsSettings
+from services.runtime.watch import Follower, Position
 from tests.bench.report import Row
 from tests.bench.rss import map_memory_mb, memory_rows
 from tests.datapath.bed import Bed, Eni, Node
@@ -50,6 +52,7 @@ def main(argv: list[str]) -> list[Row]:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--watchers", type=int, default=50, help="nodes that are told of the others")
     options = parser.parse_args(argv)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     # Without root there is no daemon to measure.
     with ExitStack() as stack:
         bed = stack.enter_context(Bed()) if os.geteuid() == 0 else None
@@ -141,35 +144,36 @@ class Announced:
             registry.target, self._connect, self._node, endpoints=lambda: self._pods, changed=asyncio.Event(),
             heartbeat_s=HEARTBEAT_S,
         )  # fmt: skip
+        self._follower: Follower[pb.WatchRequest, pb.WatchResponse] = Follower(
+            self.name, self._open, self._apply, lambda ack: pb.WatchRequest(ack=ack)
+        )
 
     async def run(self) -> None:
         if not self.watches:
             await self._client.run()
             return
-        async with self._connect() as channel:
-            await self._watch(channel)
+        async with self._connect() as self._channel, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follower.run())
+            tasks.create_task(self._beat())
 
     async def connected(self) -> bool:
         return self.revision > 0 if self.watches else self._client.state.connected
 
-    async def _watch(self, channel: Any) -> None:
-        call = pb_grpc.RegistryServiceStub(channel).Watch()
-        await call.write(pb.WatchRequest(open=pb.WatchRequest.Open(node=self._node, subscribe=True)))
-        told = pb.WatchRequest.Endpoints(replace=True, upserted=self._pods)
-        await call.write(pb.WatchRequest(endpoints=told))
-        beating = asyncio.create_task(self._beat(call))
-        try:
-            async for response in call:
-                if response.header.complete:
-                    self.revision = response.header.position.revision
-                    await call.write(pb.WatchRequest(ack=watch_pb2.Ack(position=response.header.position)))
-        finally:
-            beating.cancel()
+    async def _open(self, position: Position) -> Any:
+        call = pb_grpc.RegistryServiceStub(self._channel).Watch()
+        opening = pb.WatchRequest.Open(node=self._node, subscribe=True, position=position.to_proto())
+        await call.write(pb.WatchRequest(open=opening))
+        await call.write(pb.WatchRequest(endpoints=pb.WatchRequest.Endpoints(replace=True, upserted=self._pods)))
+        return call
 
-    async def _beat(self, call: Any) -> None:
+    async def _apply(self, response: pb.WatchResponse) -> None:
+        if response.header.complete:
+            self.revision = response.header.position.revision
+
+    async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            await call.write(pb.WatchRequest(heartbeat=pb.WatchRequest.Heartbeat()))
+            await self._follower.send(pb.WatchRequest(heartbeat=pb.WatchRequest.Heartbeat()))
 
 
 def name_of(number: int) -> str:
@@ -232,7 +236,7 @@ async def announce(stack: AsyncExitStack, registry: Registry, fleet: list[Announ
 
 
 async def heard_alike(fleet: list[Announced]) -> None:
-    """Returns once those that watch have been told of the same."""
+    """Returns once those that watch have been told of everything that any of them knows."""
 
     async def alike() -> bool:
         return len({each.revision for each in fleet if each.watches}) <= 1
