@@ -40,6 +40,11 @@ DAY_S = 86400.0
 DAY_WINDOW_S = 20.0
 LOOKAHEAD_S = 300.0
 RATE_TIME_S = 600.0
+WHY = {
+    "bursts": "pods that start within {:.0f} s of each other lately",
+    "hour": "this time of the day on the days before",
+    "latest": "pods that started within the last {:.0f} s",
+}
 
 _Start = tuple[float, int, float]  # when, how many, and how much they weigh
 
@@ -81,13 +86,21 @@ class _Groups:
     __slots__ = ("_begun_s", "_counts", "_horizon_s", "_size", "_weight", "weights")
 
     def __init__(self, horizon_s: float, starts: Iterable[_Start]) -> None:
+        """:param starts: at least one, the oldest first."""
         self._horizon_s = horizon_s
         self._counts: dict[int, int] = {}
         self.weights: dict[int, float] = {}
+        begun_s, size, weighs = -math.inf, 0, 0.0
+        for at_s, count, weight in starts:
+            if at_s - begun_s <= horizon_s:
+                size += count
+                continue
+            if size:
+                self._put(size, weighs)
+            begun_s, size, weighs = at_s, count, weight
         # of the newest group
-        self._begun_s, self._size, self._weight = -math.inf, 0, 0.0
-        for each in starts:
-            self.add(each)
+        self._begun_s, self._size, self._weight = begun_s, size, weighs
+        self._put(size, weighs)
 
     def add(self, start: _Start) -> None:
         at_s, count, weight = start
@@ -95,13 +108,13 @@ class _Groups:
             self.grow(count)
             return
         self._begun_s, self._size, self._weight = at_s, count, weight
-        self._put()
+        self._put(count, weight)
 
     def grow(self, count: int) -> None:
         """More starts in the newest group."""
         self._take(self._size, self._weight)
         self._size += count
-        self._put()
+        self._put(self._size, self._weight)
 
     def drop(self, first: _Start, second: _Start) -> bool:
         """The oldest start is forgotten; False if those after it form other groups then."""
@@ -110,10 +123,9 @@ class _Groups:
         self._take(first[1], first[2])
         return True
 
-    def _put(self) -> None:
-        size = self._size
+    def _put(self, size: int, weight: float) -> None:
         self._counts[size] = self._counts.get(size, 0) + 1
-        self.weights[size] = self.weights.get(size, 0.0) + self._weight
+        self.weights[size] = self.weights.get(size, 0.0) + weight
 
     def _take(self, size: int, weight: float) -> None:
         left = self._counts[size] - 1
@@ -128,7 +140,7 @@ class Forecast:
     """Of one node."""
 
     __slots__ = (
-        "_bounds", "_groups", "_last_s", "_mean", "_memo", "_recent", "_since_s", "_slots", "_square",
+        "_bounds", "_groups", "_last_s", "_mean", "_memo", "_recent", "_said", "_since_s", "_slots", "_square",
         "_stops", "_usual", "_usual_until_s", "_weighed_from_s",
     )  # fmt: skip
 
@@ -145,6 +157,7 @@ class Forecast:
         self._mean = 0.0  # decayed starts a second
         self._square = 0.0  # decayed sum of squares of simultaneous starts, a second
         self._stops = 0.0  # decayed stops a second
+        self._said: tuple[tuple[str, int, float], Watermarks, Estimate] | None = None  # the one before, and of what
         self._memo: dict[float, int] = {}  # marks by horizon, until another start is heard of
 
     def observe(self, now_s: float, starts: int, stops: int) -> None:
@@ -186,29 +199,34 @@ class Forecast:
         """The marks with their reason."""
         now_s = self._advance(now_s)
         horizon_s = max(float(math.ceil(time_to_address_s)), QUANTUM_S)
-        bursts, steady = self._bursts(horizon_s), self._steady(horizon_s)
-        hour, latest = self._hour(now_s), self._within(now_s, horizon_s)
+        known = self._memo.get(horizon_s)
+        bursts = self._bursts(horizon_s) if known is None else known
+        steady = self._steady(horizon_s)
+        hour = self._usual if now_s < self._usual_until_s else self._hour(now_s)
+        latest = self._within(now_s, horizon_s)
         wanted = max(bursts, steady, hour, latest)
-        if not wanted:
-            wanted, why = self._bounds.least, "no pod started lately"
-        elif wanted == bursts:
-            why = f"pods that start within {horizon_s:.0f} s of each other lately"
-        elif wanted == steady:
-            why = f"{60.0 * self._mean:.1f} starts a minute for {horizon_s:.0f} s"
-        elif wanted == hour:
-            why = "this time of the day on the days before"
-        else:
-            why = f"pods that started within the last {horizon_s:.0f} s"
         watched_s = now_s - (self._since_s if self._since_s is not None else now_s)
-        if watched_s < LEARN_S and wanted < base.pre_allocate:
-            wanted, why = base.pre_allocate, f"watched for {watched_s:.0f} s only: the configured mark stands"
+        if watched_s < LEARN_S and (wanted or self._bounds.least) < base.pre_allocate:
+            why = f"watched for {watched_s:.0f} s only: the configured mark stands"
+            return self._bounded(base.pre_allocate, base, why)
+        if not wanted:
+            return self._bounded(self._bounds.least, base, "no pod started lately")
+        if wanted == steady and wanted != bursts:
+            return self._bounded(wanted, base, f"{60.0 * self._mean:.1f} starts a minute for {horizon_s:.0f} s")
+        reading = "bursts" if wanted == bursts else "hour" if wanted == hour else "latest"
+        said = self._said
+        if said is None or said[0] != (reading, wanted, horizon_s) or said[1] is not base:
+            estimate = self._bounded(wanted, base, WHY[reading].format(horizon_s))
+            said = self._said = (reading, wanted, horizon_s), base, estimate
+        return said[2]
+
+    def _bounded(self, wanted: int, base: Watermarks, why: str) -> Estimate:
         bounded = min(max(wanted, self._bounds.least), self._bounds.most)
         if base.max_allocate:
             bounded = min(bounded, base.max_allocate)
         if bounded != wanted:
             why = f"{wanted} by {why}, bounded to {bounded}"
-        marks = Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark)
-        return Estimate(marks, why)
+        return Estimate(Watermarks(bounded, base.min_allocate, base.max_allocate, base.max_above_watermark), why)
 
     def _advance(self, now_s: float) -> float:
         """Ages the rates to `now_s`; returns it, or the latest time known if that is later."""
@@ -255,14 +273,10 @@ class Forecast:
 
         Ages weigh against each other only, and those grow alike: without another start it stays the same.
         """
-        known = self._memo.get(horizon_s)
-        if known is None:
-            known = self._memo[horizon_s] = self._burst_mark(horizon_s)
-        return known
+        mark = self._memo[horizon_s] = self._burst_mark(horizon_s) if self._recent else 0
+        return mark
 
     def _burst_mark(self, horizon_s: float) -> int:
-        if not self._recent:
-            return 0
         groups = self._groups.get(horizon_s)
         if groups is None:
             if len(self._groups) == MOST_HORIZONS:
@@ -285,11 +299,12 @@ class Forecast:
         return mark - math.floor((allowed - missed) / above) if above else 0
 
     def _steady(self, horizon_s: float) -> int:
+        if self._mean * RATE_TIME_S < 10.0:  # a single start would be taken for a stream of them
+            return 0
         returned = min(self._stops, self._mean) / 2.0  # half of them cool while they are missed
         expected = (self._mean - returned) * horizon_s
         spread = DEVIATIONS * math.sqrt(self._square * horizon_s)
-        # Few starts say nothing of a rate: a single one would be taken for a stream of them.
-        return math.ceil(expected + spread) if self._mean * RATE_TIME_S >= 10.0 and expected >= 1.0 else 0
+        return math.ceil(expected + spread) if expected >= 1.0 else 0
 
     def _hour(self, now_s: float) -> int:
         if now_s >= self._usual_until_s:

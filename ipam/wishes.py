@@ -79,7 +79,9 @@ class Wishes:
         wish = pool.wish
         if wish is not None and pool.wished_for is pool.spec and self._clock.monotonic() < pool.wish_until:
             return wish.marks
-        return pool.spec.watermarks if pool.spec.policy == PLAIN else self.estimate(pool).marks
+        policy = pool.spec.policy
+        plain = not policy.follow_demand and policy == PLAIN
+        return pool.spec.watermarks if plain else self.estimate(pool).marks
 
     def estimate(self, pool: Pool) -> Estimate:
         """The marks with the reason for them."""

@@ -93,7 +93,7 @@ class Node:
         self.serial = 0
 
     def instance(self) -> Instance:
-        interfaces = tuple(port.told(self.name, self.zone) for port in self.ports)
+        interfaces = tuple([port.told(self.name, self.zone) for port in self.ports])
         return Instance(
             self.name, self.type, self.zone, VPC, self.ports[0].subnet_id, security_group_ids=("group",),
             interfaces=interfaces,

@@ -166,7 +166,7 @@ def test_a_warm_up_is_brought_once() -> None:
 
 
 def test_rules_by_labels_set_what_the_nodes_of_a_group_keep() -> None:
-    """Three nodes under one setting: one plain, one with a mark of its own, one with a target that gives nothing back."""
+    """Three nodes under one setting: one plain, one with a mark of its own, one that keeps what it has."""
     text = """
     watermarks = { pre_allocate = 8, min_allocate = 3 }
     [[overrides]]
