@@ -15,6 +15,7 @@ from ipam.fleet import Fleet
 from ipam.model import AddressState, CloudInterface
 from ipam.plan import pod_interfaces
 from ipam.pools import Pool
+from ipam.ports import Capabilities
 
 AGAIN_S = 30.0  # what is used now is looked at again, though each report has it looked at, too
 
@@ -55,9 +56,11 @@ def look_after(fleet: Fleet, node: Pool, now: float) -> None:
                 fleet.look(pool, now)
 
 
-def retire(fleet: Fleet, pool: Pool, config: IpamConfig, now: float) -> None:
+def retire(fleet: Fleet, pool: Pool, config: IpamConfig, can: Capabilities, now: float) -> None:
     """Has the next interface of a retired pool leave, if one can; else looks again. For clouds where we create them."""
-    if not is_retired(fleet, pool) or pool.instance is None or not pool.spec.release_excess:
+    if not can.creates_interfaces or not is_retired(fleet, pool):
+        return
+    if pool.instance is None or not pool.spec.release_excess:
         return
     leaving = whole.find(pool, pool.leaving) if pool.leaving else None
     if leaving is None or not any(each in pool.states for each in leaving.all_addresses):

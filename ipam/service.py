@@ -426,7 +426,7 @@ class PoolService:
         term.fleet.blocked(now)  # what is passed over no longer is told so
         for number, pool in enumerate(term.fleet.due(now), start=1):
             if term.fleet.pools.get(pool.spec.name) is pool:
-                retire(term.fleet, pool, self.config, now)
+                retire(term.fleet, pool, self.config, self.capabilities, now)
                 term.reviewer.review(pool)
             if number % SLICE == 0:
                 await asyncio.sleep(0)  # after a change of level all are due at once, and nodes wait
