@@ -27,6 +27,7 @@ from ipam.model import (
     CloudInterface,
     Done,
     GiveUp,
+    Goal,
     Instance,
     Limits,
     NodeSpec,
@@ -48,6 +49,7 @@ from ipam.plan import (
     free_slots,
     plan_allocation,
     prefix_block,
+    serving,
 )
 from ipam.ports import CloudProvider
 from ipam.repair import Repair
@@ -89,13 +91,15 @@ class Allocation:
         self._spec = spec
         self._found = found
         self._tags = tags
-        self._goal = claim.intent.want + attached(spec, claim.instance)
+        calls.goal = calls.goal or Goal(claim.intent.want + attached(spec, claim.instance))
         self._subnets = {subnet.id: subnet for subnet in claim.subnets}
         self._groups = list(claim.security_groups)
         self._limits = claim.limits
         self._refreshed = False
         self._ipv6_refused = False
+        self._rushed = False
         self._instance: Instance | None = claim.instance
+        calls.have = attached(spec, claim.instance)
 
     def run(self) -> Outcome:
         if self._instance is None or self._claim.intent.steps:
@@ -107,13 +111,16 @@ class Allocation:
         for _ in range(ROUNDS):
             # Before pods can have them, and after single addresses came: each has one of IPv6.
             self._bring_ipv6()
-            want = self._missing()
-            if want <= 0:
+            self._calls.news = self._found.instance
+            if self._ended():
                 return Done()
-            plan = self._plan(want)
-            if plan.shortfall in (Shortfall.NO_SUBNET, Shortfall.NO_SECURITY_GROUP) and not self._refreshed:
-                self._refresh()
-                plan = self._plan(want)
+            plan, goal = self._planned(), self._calls.goal
+            if plan.calls:
+                self._calls.turn()
+            if self._calls.goal != goal:
+                if self._ended():
+                    return Done()
+                plan = self._planned()
             if not plan.calls:
                 return _outcome_of(plan)
             self._carry_out(plan)
@@ -127,10 +134,18 @@ class Allocation:
         return self._instance
 
     def _missing(self) -> int:
-        return self._goal - attached(self._spec, self._now)
+        assert self._calls.goal is not None, "set at the beginning"
+        return self._calls.goal.addresses - self._calls.have
+
+    def _ended(self) -> bool:
+        """Nothing is missing, or pods waited and have theirs: what else is wanted is another intent's, since the worker
+        that would wait for its turn may be wanted by pods of other nodes."""
+        self._rushed |= self._calls.rushes
+        return self._missing() <= 0 or (self._rushed and not self._calls.rushes)
 
     def _set(self, instance: Instance) -> None:
         self._instance = self._found.instance = instance
+        self._calls.have = attached(self._spec, instance)
 
     def _read(self) -> None:
         instance_id = self._spec.instance_id
@@ -168,11 +183,21 @@ class Allocation:
         self._found.security_groups = tuple(self._facts.security_groups(self._calls))
         self._groups = list(self._found.security_groups)
 
-    def _plan(self, want: int) -> Plan:
+    def _planned(self) -> Plan:
+        """The calls to make now: all, or those that serve the pods that wait."""
+        plan = self._plan()
+        if plan.shortfall in (Shortfall.NO_SUBNET, Shortfall.NO_SECURITY_GROUP) and not self._refreshed:
+            self._refresh()
+            plan = self._plan()
+        if not self._calls.rushes or self._calls.goal is None:
+            return plan
+        return replace(plan, calls=serving(plan.calls, self._calls.goal.first - self._calls.have))
+
+    def _plan(self) -> Plan:
         return plan_allocation(
-            self._spec, self._now, want=want, limits=self._limits, calls=call_limits(self._provider.capabilities),
-            subnets=self._subnets.values(), security_groups=self._groups,
-            blocked=self._claim.blocked_subnet_ids | self._found.blocked.keys(),
+            self._spec, self._now, want=self._missing(), limits=self._limits,
+            calls=call_limits(self._provider.capabilities), subnets=self._subnets.values(),
+            security_groups=self._groups, blocked=self._claim.blocked_subnet_ids | self._found.blocked.keys(),
         )  # fmt: skip
 
     # acting
@@ -208,6 +233,8 @@ class Allocation:
             except Gone as error:
                 self._look_again(error)
             else:
+                if not self._spec.ipv6:
+                    self._calls.news = self._now
                 continue
             self._void(written[position:])
             return

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from ipam.errors import CloudError, Throttled
+from ipam.errors import CloudError, StoreError, Throttled
 from ipam.model import (
     Claim,
     Instance,
@@ -19,18 +19,25 @@ from ipam.model import (
     Step,
     Subnet,
 )
-from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
+from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, Standing, StepObserver
 
 T = TypeVar("T")
 FACTS_TTL_S = 5.0
 MARGIN = 2 / 3  # of a lease is left when a call begins: longer than a call may be on its way before it takes effect
-RENEWALS = 8
+# Parts of a lease that a call waits for its turn. What nobody waits for, with nothing half done, gives its worker back.
+PATIENCE, GREAT_PATIENCE = 1 / 2, 4.0
+ASK_AGAIN_S = 5.0  # what is wanted is asked for anew that often while a call waits ...
+OLD_S = 1.0  # ... and after a wait that was longer than this
 
 
 class Calls:
     """The calls of one attempt at one intent.
 
     :param started: monotonic time before the claim was asked for; its lease may have begun as early.
+    :ivar goal: of an allocation, as the service last said; it may be another after each call.
+    :ivar have: addresses that the pool has by now, for the goal.
+    :ivar news: the instance, where it is more than the service knows and pods can have what is new; told with the next
+        steps, so that they need not wait for the last call.
     """
 
     def __init__(
@@ -48,7 +55,12 @@ class Calls:
         self._clock = clock
         self._claim = claim
         self._lease_until = started + claim.lease_s
+        self._asked_at = started
         self._begun = bool(claim.intent.steps)
+        self._turn = False
+        self.goal = claim.goal
+        self.have = 0
+        self.news: Instance | None = None
         self._counts: dict[str, list[int]] = {}
         self._steps = {step.number: step for step in claim.intent.steps}
         self._unsaved: set[int] = set()
@@ -70,9 +82,12 @@ class Calls:
             self._unsaved.add(step.number)
         asked = self._clock.monotonic()
         unsaved = [self._steps[number] for number in sorted(self._unsaved)]
-        self._journal.record(self._claim.intent.id, self._claim.fence, unsaved)
+        news, self.news = self.news, None
+        goal = self._journal.record(self._claim.intent.id, self._claim.fence, unsaved, news)
         self._unsaved.clear()
+        self._asked_at = asked
         self._lease_until = asked + self._claim.lease_s
+        self.goal = goal or self.goal
 
     def settle(self, step: Step) -> None:
         """Keeps a step's result; it is written down with the next steps, or with `save`."""
@@ -85,9 +100,26 @@ class Calls:
 
     # calls
 
+    @property
+    def rushes(self) -> bool:
+        """Whether pods wait for addresses that are not there yet."""
+        return self.goal is not None and self.have < self.goal.first
+
+    def turn(self) -> None:
+        """Waits for the turn of the next mutating call, before it is decided what that call shall be. What was known
+        before a long wait is old: `goal` is asked for anew."""
+        if not self._turn:
+            waited_s = self._acquire(OperationClass.MUTATE)
+            self._turn = True
+            if self.goal is not None and waited_s >= OLD_S:
+                self.write_down(())
+
     def mutate(self, operation: Operation, call: Callable[[], T], *, subnet_id: str, addresses: int = 0) -> T:
         """:param addresses: how many come or go with it; with `subnet_id` for metrics only."""
-        self._acquire(OperationClass.MUTATE)
+        if not self._turn:
+            self._acquire(OperationClass.MUTATE)
+        self._turn = False
+        self._hold_lease()
         began = self._clock.monotonic()
         outcome = "failed"
         try:
@@ -110,20 +142,27 @@ class Calls:
     def operations(self) -> tuple[OperationCount, ...]:
         return tuple(OperationCount(operation, *counts) for operation, counts in sorted(self._counts.items()))
 
-    def _acquire(self, operation_class: OperationClass) -> None:
-        for attempt in range(RENEWALS):
-            self._hold_lease()
-            # At most half of what is left, so that the lease is sure to outlive the wait.
-            deadline_s = max((self._lease_until - self._clock.monotonic()) / 2, 0.1)
-            try:
-                self._budget.acquire(operation_class, begun=self._begun, deadline_s=deadline_s)
-            except Throttled as error:
-                if attempt + 1 == RENEWALS or not self._begun:
-                    error.message = f"no turn within the budget of the account: {error.message}"
-                    raise
-            else:
-                break
+    def _acquire(self, operation_class: OperationClass) -> float:
+        patience = GREAT_PATIENCE if self._begun or self.rushes else PATIENCE
+        try:
+            waited_s = self._budget.acquire(
+                operation_class, standing=self._standing, deadline_s=patience * self._claim.lease_s
+            )
+        except Throttled as error:
+            error.message = f"no turn within the budget of the account: {error.message}"
+            raise
         self._hold_lease()
+        return waited_s
+
+    def _standing(self) -> Standing:
+        """While a call waits its lease has to last, and pods may come to wait for what it brings."""
+        if self.goal is not None and self._clock.monotonic() - self._asked_at >= ASK_AGAIN_S:
+            try:
+                self.write_down(())
+            except StoreError:
+                self._asked_at = self._clock.monotonic()  # the service is away; the lease says for how long it may be
+        self._hold_lease()
+        return Standing(self.rushes, self._begun)
 
     def _hold_lease(self) -> None:
         """Asks whether the intent is still ours when too little of its lease is left. Raises StaleFence."""

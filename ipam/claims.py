@@ -19,6 +19,8 @@ from ipam.model import (
     Claim,
     DeadLetter,
     Done,
+    Goal,
+    Instance,
     Intent,
     IntentKind,
     Outcome,
@@ -82,7 +84,7 @@ class Claims:
             return intent
         if pool is None or (pool.gone and intent.kind is not IntentKind.SYNC_INSTANCE):
             return None
-        if intent.kind is IntentKind.ALLOCATE and pool.usage is not None and pool.connected:
+        if self._speaks(intent, pool):
             want = self._reviewer.want(pool)
             return replace(intent, want=want) if want or intent.steps else None
         if intent.kind is IntentKind.RELEASE_INTERFACE:
@@ -106,7 +108,15 @@ class Claims:
             subnets=tuple(each for each in subnets if seen is None or each.vpc_id == seen.vpc_id),
             security_groups=tuple(each for each in groups if seen is None or each.vpc_id == seen.vpc_id),
             limits=self._reviewer.limits(pool), blocked_subnet_ids=self._fleet.blocked(now),
+            goal=self._goal(intent, pool),
         )  # fmt: skip
+
+    @staticmethod
+    def _goal(intent: Intent, pool: Pool) -> Goal | None:
+        if intent.kind is not IntentKind.ALLOCATE:
+            return None
+        attached = pool.attached()
+        return Goal(attached + intent.want, attached + min(pool.counts().waiting, intent.want))
 
     @staticmethod
     def _must_read(intent: Intent, pool: Pool) -> bool:
@@ -120,8 +130,11 @@ class Claims:
             raise StaleFence(f"{intent_id} is not held with fence {fence} any more", remedy="stop, and claim it anew")
         return opened
 
-    def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
-        """Keeps the steps, by number, and renews the lease.
+    def record(
+        self, intent_id: str, fence: int, steps: Sequence[Step], instance: Instance | None = None
+    ) -> Goal | None:
+        """Keeps the steps, by number, merges what the attempt has brought so far, and renews the lease. Returns an
+        allocation's goal, which may have changed.
 
         Raises StaleFence for a step that is to begin while the service's level leaves such work out: the intent waits.
         """
@@ -137,6 +150,20 @@ class Claims:
             lease_until_at=self._clock.now() + self._config.lease_s,
         )  # fmt: skip
         self._fleet.mark("intent", intent_id)
+        pool = self._fleet.pools.get(opened.intent.node)
+        if pool is not None and instance is not None:
+            before = pool.attached()
+            self._merge(pool, Report(instance=instance), self._clock.monotonic())
+            opened.grew |= pool.attached() > before
+        if pool is None or not self._speaks(opened.intent, pool):
+            return None
+        opened.intent = replace(opened.intent, want=self._reviewer.want(pool))
+        return self._goal(opened.intent, pool)
+
+    @staticmethod
+    def _speaks(intent: Intent, pool: Pool) -> bool:
+        """Whether its node says what it wants now."""
+        return intent.kind is IntentKind.ALLOCATE and pool.usage is not None and pool.connected
 
     def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> list[str]:
         opened = self.held(intent_id, fence)
@@ -155,16 +182,17 @@ class Claims:
             self._merge(pool, report, now)
         if pool is not None and pool.spec.name not in self._fleet.pools:
             return  # the instance is gone and with it the node; its intent is closed
-        if isinstance(outcome, Retry) and (outcome.underway or not self._worn_out(opened.intent)):
+        if isinstance(outcome, Retry) and not (outcome.failed and self._worn_out(opened.intent)):
             asked_s = min(outcome.after_s, self._config.retry_cap_s)
-            if outcome.underway:
+            opened.no_turn = outcome.no_turn
+            if not outcome.failed:
                 opened.intent = replace(opened.intent, attempts=max(opened.intent.attempts - 1, 0))
                 delay_s = asked_s
             else:
                 delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts, self._reviewer.cap_s(pool)))
             self._reviewer.retry_later(opened, delay_s, outcome.why)
         else:
-            grew = pool is not None and pool.attached() > before
+            grew = opened.grew or (pool is not None and pool.attached() > before)
             if grew and opened.intent.kind is IntentKind.ALLOCATE and opened.opened_at > -math.inf:
                 self._reviewer.wishes.time_to_address.arrived(now - opened.opened_at)
             self._close(opened.intent, outcome, pool, grew, now)

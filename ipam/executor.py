@@ -45,7 +45,7 @@ from ipam.model import (
     Step,
     members,
 )
-from ipam.ports import Budget, Clock, CloudProvider, IntentJournal, StepObserver
+from ipam.ports import BUDGET, Budget, Clock, CloudProvider, IntentJournal, StepObserver
 from ipam.repair import Repair
 from ipam.tags import CLUSTER_TAG
 
@@ -153,7 +153,9 @@ class Executor:
         where = f"{error.operation or 'a call'} ({error.code})" if error.code else error.operation or "a call"
         said = f"{where}: {error.message}"
         if isinstance(error, Throttled):
-            return Retry(error.retry_after_s or 1.0, f"throttled at {said}")
+            no_turn = error.operation == BUDGET
+            why = error.message if no_turn else f"throttled at {said}"
+            return Retry(error.retry_after_s or 1.0, why, no_turn=no_turn)
         if isinstance(error, InProgress):
             return Retry(error.retry_after_s or UNDERWAY_S, f"under way at the cloud: {said}", underway=True)
         if isinstance(error, Gone) and claim.node is not None:

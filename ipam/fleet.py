@@ -40,6 +40,8 @@ class OpenIntent:
 
     :ivar opened_at: by this replica; without end in the past if another one did.
     :ivar urgent: pods wait for what it brings.
+    :ivar no_turn: it waits for nothing but its turn within the budget.
+    :ivar grew: its node was told of addresses that it brought, before it is done.
     """
 
     intent: Intent
@@ -50,6 +52,8 @@ class OpenIntent:
     sweeps: int = 0
     opened_at: float = -math.inf
     urgent: bool = False
+    no_turn: bool = False
+    grew: bool = False
 
     def leased(self, monotonic: float) -> bool:
         return bool(self.intent.holder) and monotonic < self.lease_until
@@ -71,11 +75,11 @@ class Fleet:
         self.blocks: dict[str, tuple[Block, float]] = {}  # subnet id -> block, monotonic end
         self.operations: dict[str, list[int]] = {}  # operation -> calls, throttled, failed
         self.throttle = Throttle(ByHand(), ByBudget())
+        self.asked = Asked()
         self.memos: dict[str, Mapping[str, object]] = {}  # what is remembered beside the tables, by name
         self.told: set[str] = set()  # nodes whose view changed since it was last told
         self._dead_of: dict[tuple[str, IntentKind], str] = {}
         self._looks: list[tuple[float, str]] = []
-        self.asked = Asked()
         self._dirty: dict[str, set[str]] = {}
 
     # marks

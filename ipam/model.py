@@ -383,11 +383,18 @@ class Retry:
     """Try again, `after_s` seconds from now at the earliest.
 
     :ivar underway: the cloud is at work on it; that is no failed attempt, and no pause grows by it.
+    :ivar no_turn: the account's budget had no turn for it in time: no failed attempt either, and pods that come to wait
+        need not wait for the end of the pause.
     """
 
     after_s: float
     why: str
     underway: bool = False
+    no_turn: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return not (self.underway or self.no_turn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,8 +418,20 @@ class OperationCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """What an allocation is to bring a pool to, as counts of addresses that are attached.
+
+    :ivar addresses: with those that are wanted beyond what is used.
+    :ivar first: so many serve the pods that wait; no more than are attached already when none does.
+    """
+
+    addresses: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """All that a worker needs to perform an intent, as known when it was claimed."""
+    """All that a worker needs to perform an intent, as known when it was claimed. `goal` is an allocation's."""
 
     intent: Intent
     fence: int
@@ -423,6 +442,7 @@ class Claim:
     security_groups: tuple[SecurityGroup, ...] = ()
     limits: Limits | None = None
     blocked_subnet_ids: frozenset[str] = frozenset()
+    goal: Goal | None = None
 
 
 @dataclass(frozen=True, slots=True)

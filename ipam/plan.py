@@ -93,6 +93,16 @@ class Plan:
     remedy: str = ""
 
 
+def serving(calls: tuple[PlannedCall, ...], first: int) -> tuple[PlannedCall, ...]:
+    """Those of the calls that bring `first` addresses; each brings as much as it was planned to."""
+    brought = 0
+    for number, call in enumerate(calls, start=1):
+        brought += call.brings
+        if brought >= first:
+            return calls[:number]
+    return calls
+
+
 def call_limits(can: Capabilities) -> CallLimits:
     """What planning has to know of a cloud."""
     return CallLimits(

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from ipam.forecast import Estimate, Forecast
 from ipam.model import AddressState, Instance, IntentKind, NodeSpec, PoolInterface, Subnet, Usage
 from ipam.plan import attached, carries_pods, pod_addresses, pod_interfaces
+from ipam.watermarks import unserved
 
 # A node numbers interfaces of all its cards in one row: its routing tables are named after them.
 INDICES_A_CARD = 32
@@ -22,6 +23,11 @@ class Counts:
     attached: int
     used: int
     pending: int
+
+    @property
+    def waiting(self) -> int:
+        """Pods for which nothing is free here."""
+        return unserved(self.attached, self.used, self.pending)
 
 
 class Pool:

@@ -6,7 +6,7 @@ blocking, because cloud SDKs are, and runs in threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ipam.model import (
     Claim,
     CloudInterface,
     DeadLetter,
+    Goal,
     Instance,
     Intent,
     Inventory,
@@ -152,12 +153,37 @@ class CloudProvider(Protocol):
     def delete_interface(self, *, interface_id: str) -> None: ...
 
 
+BUDGET = "budget"  # the `operation` of a Throttled that a budget raised: nothing was asked of the cloud
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a call stands in the line.
+
+    :ivar urgent: pods wait for what it brings; it goes before all that is not.
+    :ivar begun: the node has calls behind it already, and goes before its like that has none.
+    """
+
+    urgent: bool = False
+    begun: bool = False
+
+    @property
+    def rank(self) -> int:
+        """0 goes first, 3 last."""
+        return 2 * (not self.urgent) + (not self.begun)
+
+
 class Budget(Protocol):
     """The account's allowance of calls, shared by all workers. Blocking, thread-safe."""
 
-    def acquire(self, operation_class: OperationClass, *, begun: bool, deadline_s: float) -> float:
-        """Waits for one call's turn and returns the seconds waited. `begun`: the node has calls behind it already and
-        goes before those that have none. Raises Throttled when the turn would not come within `deadline_s`."""
+    def acquire(self, operation_class: OperationClass, *, standing: Callable[[], Standing], deadline_s: float) -> float:
+        """Waits for one call's turn and returns the seconds waited.
+
+        :param standing: is asked at least every few seconds while the call waits: pods may have come to wait by then.
+            What it raises ends the wait.
+
+        Raises Throttled when the turn would not come within `deadline_s`.
+        """
 
     def throttled(self, operation_class: OperationClass) -> None:
         """The cloud throttled: the rate is cut."""
@@ -185,8 +211,15 @@ class IntentJournal(Protocol):
         :param holder: names one attempt. If it asks again, because it did not hear the answer, it gets its claim again.
         """
 
-    def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
-        """Writes steps (or their results, by number) down before it returns."""
+    def record(
+        self, intent_id: str, fence: int, steps: Sequence[Step], instance: Instance | None = None
+    ) -> Goal | None:
+        """Writes steps (or their results, by number) down before it returns, and renews the lease.
+
+        :param instance: with what the attempt has brought so far, of which the node may be told.
+
+        Returns an allocation's goal as it is by now.
+        """
 
     def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> Sequence[str]:
         """The lease check at the moment of release: those of `addresses` that may be unassigned now. They are in state
@@ -289,6 +322,7 @@ class OperationObserver(Protocol):
 
 
 __all__ = [
+    "BUDGET",
     "Block",
     "Budget",
     "Capabilities",
@@ -300,5 +334,6 @@ __all__ = [
     "OperationObserver",
     "PoolStore",
     "Queue",
+    "Standing",
     "Stored",
 ]

@@ -108,11 +108,11 @@ class Reviewer:
             self._fleet.close_intent(opened.intent.id)
             opened = None
         if opened is not None:
-            if counts.pending and opened.intent.kind is IntentKind.ALLOCATE:
+            if counts.waiting and opened.intent.kind is IntentKind.ALLOCATE:
                 self._hurry(opened, now)
             return
         if wanted and self._may(pool, IntentKind.ALLOCATE, now):
-            self.open(IntentKind.ALLOCATE, pool, want=wanted, urgent=counts.pending > 0 or pool.instance is None)
+            self.open(IntentKind.ALLOCATE, pool, want=wanted, urgent=counts.waiting > 0 or pool.instance is None)
         elif self._is_stale(pool) and self._may(pool, IntentKind.SYNC_INSTANCE, now):
             self.open(IntentKind.SYNC_INSTANCE, pool)
         elif self._drifted.due(pool, now) and self._may(pool, IntentKind.REPAIR, now):
@@ -194,8 +194,12 @@ class Reviewer:
     def _hurry(self, opened: OpenIntent, now: float) -> None:
         """Pods have come to wait since it was enqueued: a copy overtakes what nobody waits for. The other comes to
         nothing, as those of the sweep do."""
-        if not opened.urgent and not opened.leased(now):
-            self.enqueue(opened.intent, urgent=True)
+        if opened.leased(now) or (opened.urgent and not opened.no_turn):
+            return
+        if opened.no_turn:  # what is urgent has another line before it
+            opened.no_turn = False
+            opened.ready_at = min(opened.ready_at, now)
+        self.enqueue(opened.intent, urgent=True)
 
     def open_single(self, kind: IntentKind, addresses: tuple[str, ...] = ()) -> str:
         """An intent of the whole account, unless one of its kind is open; returns its id."""

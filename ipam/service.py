@@ -29,6 +29,8 @@ from ipam.model import (
     Claim,
     DeadLetter,
     Finding,
+    Goal,
+    Instance,
     Intent,
     IntentKind,
     Inventory,
@@ -365,10 +367,13 @@ class PoolService:
         """Whether the intent is open, so that a refused claim can be told apart: closed, or held by another."""
         return intent_id in self._leading().fleet.intents
 
-    async def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
+    async def record(
+        self, intent_id: str, fence: int, steps: Sequence[Step], instance: Instance | None = None
+    ) -> Goal | None:
         term = self._leading()
-        term.claims.record(intent_id, fence, steps)
+        goal = term.claims.record(intent_id, fence, steps, instance)
         await self._commit(term)
+        return goal
 
     async def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> list[str]:
         term = self._leading()

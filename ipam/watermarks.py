@@ -36,6 +36,11 @@ def _upper(attached: int, used: int, marks: Watermarks) -> int:
     return used + marks.pre_allocate + marks.max_above_watermark
 
 
+def unserved(attached: int, used: int, pending: int) -> int:
+    """Pods that wait and find nothing free here: what is free already only has to reach them."""
+    return max(pending - max(attached - used, 0), 0)
+
+
 def surge(pending: int, missing: int) -> int:
     """What pods waiting on the node need beyond the addresses `missing` to the lower mark."""
     return max(pending - missing, 0)
@@ -47,7 +52,7 @@ def ask(attached: int, used: int, pending: int, marks: Watermarks, room: int) ->
     Where the marks are so close that `needed` + `max_above_watermark` would be an excess at once, it stays below that.
     """
     missing = needed(attached, used, marks)
-    waiting = max(pending - max(attached - used, 0), 0)
+    waiting = unserved(attached, used, pending)
     if not missing and not waiting:
         return 0
     above = marks.max_above_watermark
@@ -75,7 +80,7 @@ def due(
     """
     missing = needed(attached, used, marks)
     free = attached - used
-    waiting = max(pending - max(free, 0), 0)
+    waiting = unserved(attached, used, pending)
     if not missing and not waiting:
         return math.inf
     if waiting or attached < marks.min_allocate or free < urgent_fraction * marks.pre_allocate:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ipam.errors import Throttled, Unavailable
-from ipam.model import Claim, Inventory, OperationClass, Outcome, Report, Step
-from ipam.ports import Clock
+from ipam.model import Claim, Goal, Instance, Inventory, OperationClass, Outcome, Report, Step
+from ipam.ports import BUDGET, Clock, Standing
 from ipam.service import PoolService
 from ipam.testing.clock import FakeClock
 
@@ -65,11 +65,11 @@ class FreeBudget:
         self.throttles = 0
         self.refuse = False
 
-    def acquire(self, operation_class: OperationClass, *, begun: bool, deadline_s: float) -> float:
+    def acquire(self, operation_class: OperationClass, *, standing: Callable[[], Standing], deadline_s: float) -> float:
         if self.refuse:
-            raise Throttled(f"none within {deadline_s:g} s", retry_after_s=1.0)
+            raise Throttled(f"none within {deadline_s:g} s", operation=BUDGET, retry_after_s=1.0)
         self.acquired[operation_class] += 1
-        self.begun += begun
+        self.begun += standing().begun
         return 0.0
 
     def throttled(self, operation_class: OperationClass) -> None:
@@ -94,8 +94,11 @@ class LocalJournal:
         claim: Claim | None = self._run(self._service.claim(intent_id, holder))
         return claim
 
-    def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
-        self._run(self._service.record(intent_id, fence, steps))
+    def record(
+        self, intent_id: str, fence: int, steps: Sequence[Step], instance: Instance | None = None
+    ) -> Goal | None:
+        goal: Goal | None = self._run(self._service.record(intent_id, fence, steps, instance))
+        return goal
 
     def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> Sequence[str]:
         allowed: Sequence[str] = self._run(self._service.confirm_release(intent_id, fence, addresses))

@@ -47,8 +47,9 @@ class WorkHandlers(pb_grpc.IpamWorkServiceServicer):
         self, request: pb.RecordStepsRequest, context: Context
     ) -> pb.RecordStepsResponse:
         steps = [convert.step_from(each) for each in request.steps]
-        await self._service.record(request.intent_id, request.fence, steps)
-        return pb.RecordStepsResponse()
+        instance = convert.instance_from(request.instance) if request.HasField("instance") else None
+        goal = await self._service.record(request.intent_id, request.fence, steps, instance)
+        return pb.RecordStepsResponse(goal=None if goal is None else convert.goal_to(goal))
 
     async def ConfirmRelease(  # noqa: N802
         self, request: pb.ConfirmReleaseRequest, context: Context

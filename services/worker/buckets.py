@@ -1,7 +1,7 @@
 """Where the tokens of a cloud budget lie: in Redis, shared by all workers, or in this process while Redis is away.
 
 Both follow the same rules, written out in budget.lua: a rate per class that follows the cloud's throttling, a total
-that mutations draw from first, and one line per class in which nodes already begun go first.
+that mutations draw from first, and one line per class: what pods wait for goes first, then nodes already begun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import redis
 from ipam.model import OperationClass
 
 _CLASSES: Final = (OperationClass.MUTATE, OperationClass.READ)
-_NOT_BEGUN: Final = 1 << 50
+_RANK: Final = 1 << 50
 _FLOOR_SHARE: Final = 0.05
 LONGEST_SLEEP_S: Final = 2.0
 
@@ -63,10 +63,11 @@ class BudgetLimits:
 
 @dataclass(slots=True)
 class Place:
-    """A waiter's place in the line. `score` comes with the first attempt and keeps the rank should the place lapse."""
+    """A waiter's place in the line, by `rank` (0 is first) and arrival. `score` comes with the first attempt and keeps
+    it should the place lapse."""
 
     operation_class: OperationClass
-    begun: bool
+    rank: int
     ticket: str = field(default_factory=lambda: uuid.uuid4().hex)
     score: int | None = None
 
@@ -125,7 +126,7 @@ class RedisBucket:
     def _run(self, verb: Verb, operation_class: OperationClass, place: Place | None = None) -> Verdict:
         who: list[str | int] = ["", "", 0]
         if place is not None:
-            who = [place.ticket, "" if place.score is None else place.score, int(place.begun)]
+            who = [place.ticket, "" if place.score is None else place.score, place.rank]
         known = [self._known[each] for each in _CLASSES]
         answer = self._script(keys=self._keys, args=[verb, str(operation_class), *self._limits, *who, *known])
         granted, wait_s, score, rate, mutations, reads, at_s, cut = answer
@@ -218,7 +219,7 @@ class LocalBucket:
             if known[1] == place.ticket:
                 return known
         self._sequence += 1
-        return (self._sequence if place.begun else self._sequence + _NOT_BEGUN, place.ticket)
+        return (self._sequence + place.rank * _RANK, place.ticket)
 
     def _flow(self) -> None:
         now_s = self._monotonic()

@@ -4,13 +4,14 @@
 -- Three buckets: "mutate" and "read", each with a rate that follows the cloud's throttling, and "total", which both
 -- draw from. A mutation that waits has its share of the total set aside; a read takes what is left over.
 --
--- Waiters stand in one line per class, by score: nodes already begun first, then by arrival. The waiter at place p is
--- granted when p + 1 tokens are there, so a late waker costs those behind it nothing as long as the bucket has room.
+-- Waiters stand in one line per class, by score: what pods wait for first, then nodes already begun, then by arrival.
+-- The waiter at place p is granted when p + 1 tokens are there, so a late waker costs those behind it nothing as long as
+-- the bucket has room.
 -- A place lapses when its owner does not come back in time.
 --
 -- KEYS: 1 state hash, 2 line of mutations, 3 line of reads, 4 when places lapse (all with one hash tag)
--- ARGV: 1 verb, 2 class, 3-11 limits, 12 ticket, 13 score or "", 14 begun (0/1), 15 and 16 the rates that the caller
---       last knew, of mutations and of reads
+-- ARGV: 1 verb, 2 class, 3-11 limits, 12 ticket, 13 score or "", 14 rank (0 is first, 3 last), 15 and 16 the rates that
+--       the caller last knew, of mutations and of reads
 -- Returns strings: granted (0/1), wait in seconds, score, rate of the class, mutations waiting, reads waiting, Redis' time
 -- in seconds, cut (0/1)
 
@@ -20,7 +21,7 @@ local burst = { mutate = tonumber(ARGV[4]), read = tonumber(ARGV[6]), total = to
 local cut_factor, cut_interval, growth_share = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local line = { mutate = KEYS[2], read = KEYS[3] }
 
-local NOT_BEGUN = 2 ^ 50      -- added to the score, so that it sorts behind every begun one
+local RANK = 2 ^ 50           -- times the rank is added to the score, so that it sorts behind every lower one
 local FLOOR_SHARE = 0.05      -- of the ceiling: the rate is never cut below it
 local LONGEST_SLEEP = 2.0     -- seconds; a waiter comes back at least this often ...
 local GRACE = 1.0             -- ... and lapses when it is later than this
@@ -85,8 +86,7 @@ if verb == 'acquire' then
   score = tonumber(ARGV[13])
   if not score then
     state.sequence = (state.sequence or 0) + 1
-    score = state.sequence
-    if ARGV[14] ~= '1' then score = score + NOT_BEGUN end
+    score = state.sequence + tonumber(ARGV[14]) * RANK
   end
   local before = redis.call('ZCOUNT', line[class], '-inf', string.format('(%.0f', score))
   local aside = 0

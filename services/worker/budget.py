@@ -17,6 +17,7 @@ import structlog
 
 from ipam.errors import Throttled
 from ipam.model import OperationClass
+from ipam.ports import BUDGET, Standing
 from services.worker.buckets import LONGEST_SLEEP_S, Bucket, BudgetLimits, LocalBucket, Place, RedisBucket, Verdict
 
 log = structlog.get_logger(__name__)
@@ -72,12 +73,12 @@ class RedisBudget:
         """True while Redis is away."""
         return self._away
 
-    def acquire(self, operation_class: OperationClass, *, begun: bool, deadline_s: float) -> float:
+    def acquire(self, operation_class: OperationClass, *, standing: Callable[[], Standing], deadline_s: float) -> float:
         """See ipam.ports.Budget. Also raises Throttled when the worker stops meanwhile."""
-        place = Place(operation_class, begun)
+        place = Place(operation_class, standing().rank)
         started = self._monotonic()
         while True:
-            verdict, bucket = self._ask(lambda bucket: bucket.attempt(place))
+            verdict, bucket = self._ask(lambda bucket, place=place: bucket.attempt(place))  # type: ignore[misc]
             waited_s = self._monotonic() - started
             self._seen(operation_class, verdict, bucket)
             if verdict.granted:
@@ -90,6 +91,19 @@ class RedisBudget:
                 self._waited(operation_class, waited_s, granted=False)
                 raise self._refusal(operation_class, verdict, deadline_s)
             self._stopped.wait(min(verdict.wait_s, LONGEST_SLEEP_S, deadline_s - waited_s))
+            place = self._moved(place, standing)
+
+    def _moved(self, place: Place, standing: Callable[[], Standing]) -> Place:
+        """The waiter's place by what it stands for by now: one of another rank begins at the end of its like."""
+        try:
+            rank = standing().rank
+        except BaseException:
+            self._leave(place)
+            raise
+        if rank == place.rank:
+            return place
+        self._leave(place)
+        return Place(place.operation_class, rank)
 
     def throttled(self, operation_class: OperationClass) -> None:
         verdict, bucket = self._ask(lambda bucket: bucket.throttled(operation_class))
@@ -159,12 +173,12 @@ class RedisBudget:
 
     def _refusal(self, operation_class: OperationClass, verdict: Verdict, deadline_s: float) -> Throttled:
         if self._stopped.is_set():
-            return Throttled("the worker is stopping", operation="budget", retry_after_s=0.0)
+            return Throttled("the worker is stopping", operation=BUDGET, retry_after_s=0.0)
         ahead = verdict.waiting_mutate if operation_class is OperationClass.MUTATE else verdict.waiting_read
         return Throttled(
             f"no call of class {operation_class} is free within {deadline_s:g} s: {ahead} wait, "
             f"{verdict.rate_per_s:g} calls/s are allowed",
-            operation="budget",
+            operation=BUDGET,
             remedy="wait, or raise the budget of the worker if the account's quota allows",
             retry_after_s=verdict.wait_s,
         )

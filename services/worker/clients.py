@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import grpc
 
 from ipam.errors import IpamError, NotFound, StaleFence, StoreError
-from ipam.model import Claim, Inventory, Outcome, Report, Step
+from ipam.model import Claim, Goal, Instance, Inventory, Outcome, Report, Step
 from services.api.ipam import convert_work as convert
 from services.api.ipam.v1 import ipam_pb2 as pb
 from services.api.ipam.v1 import ipam_pb2_grpc as pb_grpc
@@ -38,11 +38,15 @@ class GrpcJournal:
             return None
         return convert.claim_from(answer)
 
-    def record(self, intent_id: str, fence: int, steps: Sequence[Step]) -> None:
+    def record(
+        self, intent_id: str, fence: int, steps: Sequence[Step], instance: Instance | None = None
+    ) -> Goal | None:
         request = pb.RecordStepsRequest(
-            intent_id=intent_id, fence=fence, steps=[convert.step_to(each) for each in steps]
-        )
-        self._tell(lambda: self._stub.RecordSteps(request, timeout=TELL_TIMEOUT_S, wait_for_ready=True))
+            intent_id=intent_id, fence=fence, steps=[convert.step_to(each) for each in steps],
+            instance=None if instance is None else convert.instance_to(instance),
+        )  # fmt: skip
+        answer = self._tell(lambda: self._stub.RecordSteps(request, timeout=TELL_TIMEOUT_S, wait_for_ready=True))
+        return convert.goal_from(answer.goal) if answer.HasField("goal") else None
 
     def confirm_release(self, intent_id: str, fence: int, addresses: Sequence[str]) -> Sequence[str]:
         request = pb.ConfirmReleaseRequest(intent_id=intent_id, fence=fence, addresses=addresses)

@@ -46,8 +46,8 @@ def register(app: Celery, performer: Performer, holder: str, metrics: WorkerMetr
             case Done():
                 metrics.performed("done", taken_s)
                 log.info("intent done", intent=intent_id, taken_s=round(taken_s, 3))
-            case Retry(after_s, why, underway):
-                metrics.performed("underway" if underway else "retry", taken_s)
+            case Retry(after_s, why, underway, no_turn):
+                metrics.performed("underway" if underway else "no-turn" if no_turn else "retry", taken_s)
                 log.info("intent to be retried", intent=intent_id, after_s=after_s, why=why)
             case GiveUp(why):
                 metrics.performed("give-up", taken_s)

@@ -14,11 +14,13 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import redis
 
 from ipam.model import OperationClass
+from ipam.ports import Standing
 from services.runtime.redis import RedisServer
 from services.worker.buckets import BudgetLimits, Rate
 from services.worker.budget import RedisBudget, connect
@@ -49,10 +51,12 @@ def main(argv: list[str]) -> list[Row]:
 
 def grants_per_s(client: redis.Redis, grants: int, threads: int) -> float:
     budget = RedisBudget(client, "ample", BudgetLimits(AMPLE, AMPLE, AMPLE))
-    budget.acquire(OperationClass.MUTATE, begun=False, deadline_s=60.0)
+    budget.acquire(OperationClass.MUTATE, standing=Standing, deadline_s=60.0)
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda _: budget.acquire(OperationClass.MUTATE, begun=False, deadline_s=60.0), range(grants)))
+        list(
+            pool.map(lambda _: budget.acquire(OperationClass.MUTATE, standing=Standing, deadline_s=60.0), range(grants))
+        )
     return grants / (time.perf_counter() - started)
 
 
@@ -83,7 +87,8 @@ def fleet(client: redis.Redis, name: str, nodes: int, rate: Rate, *, order: bool
     def node(_: int) -> float:
         gate.wait()
         for call in range(CALLS_PER_NODE):
-            budget.acquire(OperationClass.MUTATE, begun=order and call > 0, deadline_s=3600.0)
+            standing = partial(Standing, begun=order and call > 0)
+            budget.acquire(OperationClass.MUTATE, standing=standing, deadline_s=3600.0)
             time.sleep(CALL_S)  # the cloud's answer
         return time.perf_counter() - started
 

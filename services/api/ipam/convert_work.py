@@ -15,6 +15,7 @@ from ipam.model import (
     DeadLetter,
     Done,
     GiveUp,
+    Goal,
     Instance,
     Intent,
     IntentKind,
@@ -272,6 +273,7 @@ def claim_to(claim: Claim) -> pb.ClaimIntentResponse:
         security_groups=[security_group_to(each) for each in claim.security_groups],
         limits=None if claim.limits is None else limits_to(claim.limits),
         blocked_subnet_ids=sorted(claim.blocked_subnet_ids),
+        goal=None if claim.goal is None else goal_to(claim.goal),
     )
 
 
@@ -286,7 +288,16 @@ def claim_from(message: pb.ClaimIntentResponse) -> Claim:
         security_groups=tuple(security_group_from(each) for each in message.security_groups),
         limits=limits_from(message.limits) if message.HasField("limits") else None,
         blocked_subnet_ids=frozenset(message.blocked_subnet_ids),
+        goal=goal_from(message.goal) if message.HasField("goal") else None,
     )
+
+
+def goal_to(goal: Goal) -> pb.Goal:
+    return pb.Goal(addresses=goal.addresses, first=goal.first)
+
+
+def goal_from(message: pb.Goal) -> Goal:
+    return Goal(message.addresses, message.first)
 
 
 def completion_to(intent_id: str, fence: int, outcome: Outcome, report: Report) -> pb.CompleteIntentRequest:
@@ -305,8 +316,9 @@ def completion_to(intent_id: str, fence: int, outcome: Outcome, report: Report) 
     match outcome:
         case Done():
             message.done.SetInParent()
-        case Retry(after_s, why, underway):
-            message.retry.CopyFrom(pb.Retry(after=duration(after_s), why=why, underway=underway))
+        case Retry(after_s, why, underway, no_turn):
+            retry = pb.Retry(after=duration(after_s), why=why, underway=underway, no_turn=no_turn)
+            message.retry.CopyFrom(retry)
         case GiveUp(why):
             message.give_up.CopyFrom(pb.GiveUp(why=why))
     return message
@@ -318,7 +330,8 @@ def outcome_from(message: pb.CompleteIntentRequest) -> Outcome:
         case "done":
             return Done()
         case "retry":
-            return Retry(message.retry.after.ToNanoseconds() / 1e9, message.retry.why, message.retry.underway)
+            retry = message.retry
+            return Retry(retry.after.ToNanoseconds() / 1e9, retry.why, retry.underway, retry.no_turn)
         case "give_up":
             return GiveUp(message.give_up.why)
         case _:

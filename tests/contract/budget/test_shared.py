@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from ipam.model import OperationClass
+from ipam.ports import Standing
 from services.runtime.redis import RedisServer
 from services.worker.buckets import BudgetLimits, Place, Rate, RedisBucket
 from services.worker.budget import RedisBudget, connect
@@ -22,6 +23,7 @@ from services.worker.budget import RedisBudget, connect
 pytestmark = pytest.mark.redis
 
 MUTATE, READ = OperationClass.MUTATE, OperationClass.READ
+BEGUN, FRESH = Standing(begun=True).rank, Standing().rank
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ url, calls, rates = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 bucket = RedisBucket(connect(url), "one", BudgetLimits(*(Rate(*rate) for rate in rates)))
 
 def one(number):
-    place = Place(OperationClass.READ if number % 3 == 0 else OperationClass.MUTATE, begun=number % 2 == 0)
+    place = Place(OperationClass.READ if number % 3 == 0 else OperationClass.MUTATE, 2 + number % 2)
     while not (verdict := bucket.attempt(place)).granted:
         time.sleep(min(verdict.wait_s, 0.5))
     return verdict.at_s, str(place.operation_class)
@@ -80,7 +82,11 @@ def test_no_window_of_all_processes_together_holds_more_than_the_limit(redis_ser
 def test_begun_nodes_first_then_arrival_over_processes(shared_client: redis.Redis) -> None:
     limits = BudgetLimits(Rate(50, 1), Rate(1, 1), Rate(1000, 10))
     one, other = (RedisBucket(shared_client, "order", limits) for _ in range(2))
-    early, late, begun = Place(MUTATE, begun=False), Place(MUTATE, begun=False), Place(MUTATE, begun=True)
+    early, late, begun = (
+        Place(MUTATE, FRESH),
+        Place(MUTATE, FRESH),
+        Place(MUTATE, BEGUN),
+    )
     assert not one.attempt(early).granted
     assert not other.attempt(late).granted
     assert other.attempt(begun).waiting_mutate == 3
@@ -92,7 +98,7 @@ def test_begun_nodes_first_then_arrival_over_processes(shared_client: redis.Redi
 
 def test_mutations_draw_from_the_total_before_reads(shared_client: redis.Redis) -> None:
     bucket = RedisBucket(shared_client, "total", BudgetLimits(Rate(500, 10), Rate(500, 10), Rate(20, 1)))
-    read, mutations = Place(READ, begun=True), [Place(MUTATE, begun=False) for _ in range(5)]
+    read, mutations = Place(READ, BEGUN), [Place(MUTATE, FRESH) for _ in range(5)]
     order: list[str] = []
     assert not bucket.attempt(read).granted
     for place in mutations:
@@ -112,7 +118,7 @@ from ipam.model import OperationClass
 from services.worker.buckets import BudgetLimits, Place, Rate, RedisBucket
 from services.worker.budget import connect
 bucket = RedisBucket(connect(sys.argv[1]), "lapse", BudgetLimits(Rate(5, 1), Rate(1, 1), Rate(100, 10)))
-bucket.attempt(Place(OperationClass.MUTATE, begun=True))
+bucket.attempt(Place(OperationClass.MUTATE, 0))
 print("waiting", flush=True)
 sys.stdin.read()
 """
@@ -127,7 +133,7 @@ def test_the_place_of_a_killed_worker_lapses(redis_server: str, shared_client: r
     worker.kill()
     worker.communicate()
     bucket = RedisBucket(shared_client, "lapse", BudgetLimits(Rate(5, 1), Rate(1, 1), Rate(100, 10)))
-    behind = Place(MUTATE, begun=False)
+    behind = Place(MUTATE, FRESH)
     assert bucket.attempt(behind).waiting_mutate == 2
     started = time.monotonic()
     ask_until_granted(bucket, behind)
@@ -139,14 +145,14 @@ def test_a_cut_by_one_worker_holds_for_all_and_survives_none_of_them(shared_clie
     one, other = (RedisBucket(shared_client, "cut", limits) for _ in range(2))
     assert one.throttled(MUTATE).cut
     assert not other.throttled(MUTATE).cut
-    assert other.attempt(Place(MUTATE, begun=False)).rate_per_s == 50
-    assert other.attempt(Place(READ, begun=False)).rate_per_s == 100
+    assert other.attempt(Place(MUTATE, FRESH)).rate_per_s == 50
+    assert other.attempt(Place(READ, FRESH)).rate_per_s == 100
 
 
 def test_accounts_do_not_share(shared_client: redis.Redis) -> None:
     limits = BudgetLimits(Rate(100, 5), Rate(100, 5), Rate(200, 10))
     RedisBucket(shared_client, "aws:1:r", limits).throttled(MUTATE)
-    assert RedisBucket(shared_client, "aws:2:r", limits).attempt(Place(MUTATE, begun=False)).rate_per_s == 100
+    assert RedisBucket(shared_client, "aws:2:r", limits).attempt(Place(MUTATE, FRESH)).rate_per_s == 100
 
 
 def test_without_redis_a_smaller_local_bucket_serves_until_redis_is_back(tmp_path: Path) -> None:
@@ -158,12 +164,12 @@ def test_without_redis_a_smaller_local_bucket_serves_until_redis_is_back(tmp_pat
     try:
         budget.throttled(MUTATE)
         server.kill()
-        waits = [budget.acquire(MUTATE, begun=False, deadline_s=5.0) for _ in range(12)]
+        waits = [budget.acquire(MUTATE, standing=Standing, deadline_s=5.0) for _ in range(12)]
         assert sum(waits) > 0.2, "40 calls a second, not 400"
         server.start()
         deadline = time.monotonic() + 5.0
         while time.monotonic() < deadline:
-            budget.acquire(MUTATE, begun=False, deadline_s=5.0)
+            budget.acquire(MUTATE, standing=Standing, deadline_s=5.0)
             if not budget.alone:
                 break
         state = client.hgetall("budget:{aws:1:r}:state")
@@ -182,7 +188,7 @@ def test_redis_lost_while_many_wait_strands_nobody(tmp_path: Path) -> None:
     half = threading.Semaphore(0)
 
     def wait(_: int) -> float:
-        waited_s = budget.acquire(MUTATE, begun=False, deadline_s=30.0)
+        waited_s = budget.acquire(MUTATE, standing=Standing, deadline_s=30.0)
         half.release()
         return waited_s
 
@@ -203,7 +209,7 @@ def test_redis_lost_while_many_wait_strands_nobody(tmp_path: Path) -> None:
 
 def test_a_clock_set_back_neither_frees_nor_strands(shared_client: redis.Redis) -> None:
     bucket = RedisBucket(shared_client, "clock", BudgetLimits(Rate(50, 1), Rate(1, 1), Rate(100, 10)))
-    dead, alive = Place(MUTATE, begun=True), Place(MUTATE, begun=False)
+    dead, alive = Place(MUTATE, BEGUN), Place(MUTATE, FRESH)
     bucket.attempt(dead)
     bucket.attempt(alive)
     # As if all of this had been written by a clock that was an hour ahead.

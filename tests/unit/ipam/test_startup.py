@@ -291,7 +291,7 @@ def test_no_call_begins_at_the_end_of_a_lease(ipam_site: IpamSite, monkeypatch: 
     ipam_site.node()
     ends_at: list[float] = []
 
-    def slow(operation_class: object, *, begun: bool, deadline_s: float) -> float:
+    def slow(operation_class: object, *, standing: object, deadline_s: float) -> float:
         ipam_site.clock.advance(25)
         return 25.0
 

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.model import OperationClass
+from ipam.ports import Standing
 from services.worker.buckets import BudgetLimits, LocalBucket, Place, Rate
 
 MUTATE, READ = OperationClass.MUTATE, OperationClass.READ
+BEGUN, FRESH = Standing(begun=True).rank, Standing().rank
 
 
 class Now:
@@ -27,17 +29,21 @@ def limits(mutate: tuple[float, float], read: tuple[float, float], total: tuple[
 def test_a_new_bucket_is_empty_and_fills_to_its_burst() -> None:
     now = Now()
     bucket = LocalBucket(limits((10, 2), (10, 2), (100, 10)), monotonic=now)
-    first = bucket.attempt(Place(MUTATE, begun=False))
+    first = bucket.attempt(Place(MUTATE, FRESH))
     assert not first.granted
     assert first.wait_s == pytest.approx(0.1)
     now.s += 60.0
-    assert [bucket.attempt(Place(READ, begun=False)).granted for _ in range(3)] == [True, True, False]
+    assert [bucket.attempt(Place(READ, FRESH)).granted for _ in range(3)] == [True, True, False]
 
 
 def test_nodes_already_begun_go_first_then_by_arrival() -> None:
     now = Now()
     bucket = LocalBucket(limits((1, 1), (1, 1), (10, 10)), monotonic=now)
-    early, late, begun = Place(MUTATE, begun=False), Place(MUTATE, begun=False), Place(MUTATE, begun=True)
+    early, late, begun = (
+        Place(MUTATE, FRESH),
+        Place(MUTATE, FRESH),
+        Place(MUTATE, BEGUN),
+    )
     assert not any(bucket.attempt(place).granted for place in (early, late, begun))
     order: list[Place] = []
     while len(order) < 3:
@@ -50,7 +56,7 @@ def test_nodes_already_begun_go_first_then_by_arrival() -> None:
 def test_a_late_head_does_not_hold_up_those_behind_it() -> None:
     now = Now()
     bucket = LocalBucket(limits((10, 4), (1, 1), (100, 10)), monotonic=now)
-    head, second = Place(MUTATE, begun=False), Place(MUTATE, begun=False)
+    head, second = Place(MUTATE, FRESH), Place(MUTATE, FRESH)
     assert not bucket.attempt(head).granted
     assert not bucket.attempt(second).granted
     now.s += 0.2
@@ -61,7 +67,7 @@ def test_a_late_head_does_not_hold_up_those_behind_it() -> None:
 def test_who_leaves_the_line_holds_nobody_up() -> None:
     now = Now()
     bucket = LocalBucket(limits((1, 1), (1, 1), (10, 10)), monotonic=now)
-    gone, next_one = Place(MUTATE, begun=True), Place(MUTATE, begun=False)
+    gone, next_one = Place(MUTATE, BEGUN), Place(MUTATE, FRESH)
     bucket.attempt(gone)
     bucket.attempt(next_one)
     bucket.leave(gone)
@@ -72,7 +78,7 @@ def test_who_leaves_the_line_holds_nobody_up() -> None:
 def test_reads_take_only_what_waiting_mutations_leave_of_the_total() -> None:
     now = Now()
     bucket = LocalBucket(limits((10, 10), (10, 10), (1, 1)), monotonic=now)
-    mutation, read = Place(MUTATE, begun=False), Place(READ, begun=True)
+    mutation, read = Place(MUTATE, FRESH), Place(READ, BEGUN)
     assert not bucket.attempt(read).granted
     assert not bucket.attempt(mutation).granted
     now.s += 1.0
@@ -85,9 +91,9 @@ def test_reads_take_only_what_waiting_mutations_leave_of_the_total() -> None:
 def test_reads_go_on_while_mutations_wait_for_their_own_rate() -> None:
     now = Now()
     bucket = LocalBucket(limits((1, 1), (100, 10), (50, 10)), monotonic=now)
-    assert not bucket.attempt(Place(MUTATE, begun=False)).granted
+    assert not bucket.attempt(Place(MUTATE, FRESH)).granted
     now.s += 0.5
-    assert bucket.attempt(Place(READ, begun=False)).granted
+    assert bucket.attempt(Place(READ, FRESH)).granted
 
 
 def test_throttling_cuts_once_an_interval_and_success_regains_the_ceiling() -> None:
@@ -129,7 +135,7 @@ def test_no_window_holds_more_than_rate_times_length_and_burst(
     granted: list[tuple[float, OperationClass]] = []
     for pause_s, operation_class, begun in steps:
         now.s += pause_s
-        places.append(Place(operation_class, begun))
+        places.append(Place(operation_class, Standing(begun=begun).rank))
         for place in list(places):
             if bucket.attempt(place).granted:
                 places.remove(place)

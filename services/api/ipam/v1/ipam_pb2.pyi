@@ -1318,6 +1318,7 @@ class ClaimIntentResponse(_message.Message):
     SECURITY_GROUPS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     BLOCKED_SUBNET_IDS_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     @_builtins.property
     def intent(self) -> Global___Intent: ...
@@ -1337,6 +1338,10 @@ class ClaimIntentResponse(_message.Message):
     def limits(self) -> _cloud_pb2.Limits: ...
     @_builtins.property
     def blocked_subnet_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def goal(self) -> Global___Goal:
+        """Of an allocation."""
+
     def __init__(
         self,
         *,
@@ -1349,14 +1354,40 @@ class ClaimIntentResponse(_message.Message):
         security_groups: _abc.Iterable[_cloud_pb2.SecurityGroup] | None = ...,
         limits: _cloud_pb2.Limits | None = ...,
         blocked_subnet_ids: _abc.Iterable[_builtins.str] | None = ...,
+        goal: Global___Goal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "intent", b"intent", "lease", b"lease", "limits", b"limits", "node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "instance", b"instance", "intent", b"intent", "lease", b"lease", "limits", b"limits", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_subnet_ids", b"blocked_subnet_ids", "fence", b"fence", "instance", b"instance", "intent", b"intent", "lease", b"lease", "limits", b"limits", "node", b"node", "security_groups", b"security_groups", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_subnet_ids", b"blocked_subnet_ids", "fence", b"fence", "goal", b"goal", "instance", b"instance", "intent", b"intent", "lease", b"lease", "limits", b"limits", "node", b"node", "security_groups", b"security_groups", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClaimIntentResponse: _TypeAlias = ClaimIntentResponse  # noqa: Y015
+
+@_typing.final
+class Goal(_message.Message):
+    """Counts of addresses that are to be attached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    addresses: _builtins.int
+    first: _builtins.int
+    """So many serve the pods that wait."""
+    def __init__(
+        self,
+        *,
+        addresses: _builtins.int = ...,
+        first: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "first", b"first"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Goal: _TypeAlias = Goal  # noqa: Y015
 
 @_typing.final
 class RecordStepsRequest(_message.Message):
@@ -1365,20 +1396,26 @@ class RecordStepsRequest(_message.Message):
     INTENT_ID_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     intent_id: _builtins.str
     fence: _builtins.int
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
+    @_builtins.property
+    def instance(self) -> _cloud_pb2.Instance:
+        """With what was brought so far; its node is told."""
+
     def __init__(
         self,
         *,
         intent_id: _builtins.str = ...,
         fence: _builtins.int = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        instance: _cloud_pb2.Instance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "intent_id", b"intent_id", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "instance", b"instance", "intent_id", b"intent_id", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1388,12 +1425,19 @@ Global___RecordStepsRequest: _TypeAlias = RecordStepsRequest  # noqa: Y015
 class RecordStepsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    GOAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def goal(self) -> Global___Goal:
+        """As it is by now; unset where it is as it was."""
+
     def __init__(
         self,
+        *,
+        goal: Global___Goal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1537,9 +1581,12 @@ class Retry(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     UNDERWAY_FIELD_NUMBER: _builtins.int
+    NO_TURN_FIELD_NUMBER: _builtins.int
     why: _builtins.str
     underway: _builtins.bool
     """the cloud is at work on it: no failed attempt"""
+    no_turn: _builtins.bool
+    """the budget had no turn for it: no failed attempt"""
     @_builtins.property
     def after(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -1548,10 +1595,11 @@ class Retry(_message.Message):
         after: _duration_pb2.Duration | None = ...,
         why: _builtins.str = ...,
         underway: _builtins.bool = ...,
+        no_turn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "underway", b"underway", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "no_turn", b"no_turn", "underway", b"underway", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
