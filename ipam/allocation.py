@@ -336,6 +336,7 @@ class Allocation:
     def _attach(self, step: Step, created: CloudInterface) -> None:
         """Attaches at the planned place, or at the next one that is free. Raises LimitReached when none is."""
         place = _number(step.arguments, "network_card"), _number(step.arguments, "device_index", -1)
+        again = False
         for _ in range(ROUNDS):
             assert self._limits is not None
             free = free_slots(self._spec, self._now, self._limits)
@@ -350,10 +351,16 @@ class Allocation:
                     ),
                     subnet_id=created.subnet_id,
                 )  # fmt: skip
-            except Conflict:
+            except Conflict as error:
                 self._read()
                 if any(each.id == created.id for each in self._now.interfaces):
                     return
+                if again and place in free_slots(self._spec, self._now, self._limits):
+                    raise Unavailable(  # it is not the place that is in the way: an instance that stops, say
+                        f"{self._spec.instance_id} takes no interface now: {error.message}", code=error.code,
+                        operation=Operation.ATTACH_INTERFACE,
+                    ) from error  # fmt: skip
+                again = True
                 continue
             interface = replace(
                 interface, addresses=interface.addresses or created.addresses, tags=interface.tags or created.tags,

@@ -35,6 +35,7 @@ from ipam.review import Reviewer
 
 GONE_S = 30.0
 MISSED_CAP_S = 60.0
+UNDERWAY_SHARE = 1 / 20  # of the time that work has lasted at the cloud: what lasts long is asked about more seldom
 RELEASE_STATES = frozenset({AddressState.READY, AddressState.RELEASING})
 
 
@@ -187,8 +188,11 @@ class Claims:
             opened.no_turn = outcome.no_turn
             if not outcome.failed:
                 opened.intent = replace(opened.intent, attempts=max(opened.intent.attempts - 1, 0))
-                delay_s = asked_s
+                opened.underway_since = min(opened.underway_since, now) if outcome.underway else math.inf
+                lasted_s = max(now - opened.underway_since, 0.0)
+                delay_s = min(max(asked_s, lasted_s * UNDERWAY_SHARE), self._config.retry_cap_s)
             else:
+                opened.underway_since = math.inf
                 delay_s = max(asked_s, self._reviewer.backoff_s(opened.intent.attempts, self._reviewer.cap_s(pool)))
             self._reviewer.retry_later(opened, delay_s, outcome.why)
         else:

@@ -195,9 +195,10 @@ class Executor:
                 part = leaving[start : start + chunk]
                 steps.append(Step(number, Operation.UNASSIGN_ADDRESSES, interface.id, {"addresses": part}))
             whole = [prefix for prefix in interface.prefixes if allowed.issuperset(members(prefix))]
-            if whole:
+            for start in range(0, len(whole), chunk):
                 number = calls.next_number + len(steps)
-                steps.append(Step(number, Operation.UNASSIGN_PREFIXES, interface.id, {"prefixes": whole}))
+                blocks = whole[start : start + chunk]
+                steps.append(Step(number, Operation.UNASSIGN_PREFIXES, interface.id, {"prefixes": blocks}))
         if steps:
             calls.write_down(steps)
         for step in steps:

@@ -41,6 +41,7 @@ class OpenIntent:
     :ivar opened_at: by this replica; without end in the past if another one did.
     :ivar urgent: pods wait for what it brings.
     :ivar no_turn: it waits for nothing but its turn within the budget.
+    :ivar underway_since: the cloud has been at work on it since then.
     :ivar grew: its node was told of addresses that it brought, before it is done.
     """
 
@@ -54,6 +55,7 @@ class OpenIntent:
     urgent: bool = False
     no_turn: bool = False
     grew: bool = False
+    underway_since: float = math.inf
 
     def leased(self, monotonic: float) -> bool:
         return bool(self.intent.holder) and monotonic < self.lease_until

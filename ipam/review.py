@@ -101,8 +101,8 @@ class Reviewer:
             wanted = self._wanted(pool, counts, now)
         else:
             wanted = 0
-        if wanted and counts.pending and self._config.reclaim:
-            self._reclaim(pool, counts.pending, now)
+        if wanted and counts.waiting and self._config.reclaim:
+            self._reclaim(pool, counts.waiting, now)
         opened = self._fleet.intents.get(pool.intent_id)
         if opened is not None and wanted and self._gives_way(opened, now):
             self._fleet.close_intent(opened.intent.id)
@@ -115,7 +115,7 @@ class Reviewer:
             self.open(IntentKind.ALLOCATE, pool, want=wanted, urgent=counts.waiting > 0 or pool.instance is None)
         elif self._is_stale(pool) and self._may(pool, IntentKind.SYNC_INSTANCE, now):
             self.open(IntentKind.SYNC_INSTANCE, pool)
-        elif self._drifted.due(pool, now) and self._may(pool, IntentKind.REPAIR, now):
+        elif self._may(pool, IntentKind.REPAIR, now) and self._drifted.due(pool, now):
             self.open(IntentKind.REPAIR, pool)
         else:
             self._open_release(pool, now)
@@ -283,7 +283,7 @@ class Reviewer:
     def _would_take_back(self, pool: Pool, wanted: int, now: float) -> bool:
         """Whether a node that has given to others would fetch what these wait for: subnets have no more than that."""
         found = self._obtainable(pool, now)
-        waiting = sum(each.counts().pending for each in self._fleet.pools.values())
+        waiting = sum(each.usage.pending_pods for each in self._fleet.pools.values() if each.usage is not None)
         return found is None or found.by_subnets < wanted + waiting
 
     def _obtainable(self, pool: Pool, now: float) -> Obtainable | None:

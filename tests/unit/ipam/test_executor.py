@@ -136,6 +136,18 @@ def test_a_taken_index_leads_to_the_next(ipam_site: IpamSite) -> None:
     assert len(ipam_site.addresses()) == 12
 
 
+def test_an_instance_that_takes_no_interface_now_keeps_the_one_that_was_made_for_it(ipam_site: IpamSite) -> None:
+    """It stops or starts: asking at once again is in vain, and another interface would be refused alike."""
+    ipam_site.node(watermarks=TWELVE)
+    ipam_site.cloud.fail("attach-interface", Conflict("the instance is stopping", code="IncorrectState"), count=2)
+    ipam_site.work()
+    assert ipam_site.cloud.calls["attach-interface"] == 2
+    assert len(ours(ipam_site)) == 1
+    ipam_site.advance(30)
+    assert len(ipam_site.addresses()) == 12
+    assert len(ours(ipam_site)) == 1
+
+
 def test_an_interface_that_cannot_be_attached_is_deleted(ipam_site: IpamSite) -> None:
     ipam_site.node(watermarks=TWELVE)
     ipam_site.cloud.fail("attach-interface", LimitReached("no slot", code="AttachmentLimitExceeded"), count=3)
@@ -244,3 +256,17 @@ def test_what_the_cloud_takes_its_time_for_is_come_back_to_and_is_no_failed_atte
     assert site.service.dead_letters() == []
     assert len(site.addresses()) == 12
     assert len(ours(site)) == 1
+
+
+def test_what_lasts_long_at_the_cloud_is_asked_about_more_seldom(ipam_site: IpamSite) -> None:
+    ipam_site.node(watermarks=TWELVE)
+    underway = InProgress("the interface is being updated", operation="Update", retry_after_s=2.0)
+    ipam_site.cloud.fail("create-interface", underway, count=1000)
+    ipam_site.work()
+    ipam_site.advance(60)
+    first_minute = ipam_site.cloud.calls["create-interface"]
+    ipam_site.advance(1200)
+    before = ipam_site.cloud.calls["create-interface"]
+    ipam_site.advance(60)
+    assert ipam_site.cloud.calls["create-interface"] - before <= 2 < first_minute / 5
+    assert ipam_site.service.dead_letters() == []
