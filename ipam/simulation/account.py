@@ -1,8 +1,9 @@
 """The account's calls in their line: workers take what is most urgent, their budget lets calls through, the cloud
 refuses what is beyond its throttle.
 
-The budget follows the rules of services/worker/budget.lua: nodes already begun go first, a refusal halves the rate, and
-calls that succeed have it grow again.
+The budget follows the rules of services/worker/budget.lua: what pods wait for goes first, then nodes already begun; a
+refusal halves the rate, and calls that succeed have it grow again. As in ipam/allocation.py, what a call shall bring is
+decided anew at its turn, if that was long in coming.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from ipam.calls import OLD_S
 from ipam.model import IntentKind, Operation
 from ipam.plan import PlannedAssign, PlannedCreate
+from ipam.ports import Standing
 from ipam.review import URGENT
 from ipam.simulation.model import CallRate
 from ipam.simulation.nodes import Node, Port
@@ -42,6 +45,8 @@ class Work:
     :ivar waiting: no worker has it yet; `ready`: it is in the queue, or was.
     :ivar brought: addresses by interface that the node is told of in the end.
     :ivar made: the interface that is being made.
+    :ivar place: rank and serial of its place in the line; None: it has none.
+    :ivar decided_at: when its next calls were planned; None once the first of them is made.
     """
 
     node: Node
@@ -57,12 +62,23 @@ class Work:
     rounds: int = 0
     calls: deque[Call] = field(default_factory=deque)
     made: Port | None = None
+    place: tuple[int, int] | None = None
+    decided_at: float | None = None
     brought: list[tuple[Port, list[str]]] = field(default_factory=list)
     refused: str = ""
+
+    @property
+    def rank(self) -> int:
+        """As ipam.ports.Standing has it."""
+        coming = sum(len(addresses) for _, addresses in self.brought)
+        return Standing(urgent=self.kind is IntentKind.ALLOCATE and len(self.node.line) > coming, begun=self.begun).rank
 
 
 class Performer(Protocol):
     """What the account's calls do, and to whom."""
+
+    def decided(self, work: Work) -> bool:
+        """Its turn has come after a long wait: whether it still makes a call, which may be another by now."""
 
     def begin(self, work: Work) -> None:
         """A worker has taken it: it may acquire calls, or end it."""
@@ -127,7 +143,7 @@ class Account:
         self._fifo = fifo
         self._seconds = seconds
         self._queue: list[tuple[int, int, Work]] = []
-        self._line: list[tuple[bool, int, Work]] = []
+        self._line: list[tuple[tuple[int, int], Work]] = []
         self._serial = 0
         self._pump_at = -1.0
         self._cut_at = float("-inf")
@@ -144,7 +160,10 @@ class Account:
         self._dispatch()
 
     def hurry(self, work: Work) -> None:
-        """Pods have come to wait for what no worker has taken yet: a copy overtakes."""
+        """Pods have come to wait for it: what no worker has taken is overtaken by a copy, and what waits for its turn
+        gets a better place."""
+        if work.place is not None and not self._fifo and work.rank < work.place[0]:
+            self._stand(work)
         if work.waiting and work.priority != URGENT:
             work.priority = URGENT
             if work.ready:
@@ -166,14 +185,29 @@ class Account:
 
     def acquire(self, work: Work) -> None:
         """The work's next call takes its place in the line."""
-        self._serial += 1
-        heapq.heappush(self._line, (not (work.begun or self._fifo), self._serial, work))
+        self._stand(work)
         self._pump()
+
+    def _stand(self, work: Work) -> None:
+        self._serial += 1
+        work.place = 0 if self._fifo else work.rank, self._serial
+        heapq.heappush(self._line, (work.place, work))
 
     def _pump(self, _: object = None) -> None:
         now = self._schedule.now
-        while self._line and self._budget.take(now):
-            self._call(heapq.heappop(self._line)[2], now)
+        while self._line:
+            place, work = self._line[0]
+            if work.place != place:  # it has a better one, or had
+                heapq.heappop(self._line)
+                continue
+            if not self._budget.take(now):
+                break
+            heapq.heappop(self._line)
+            work.place = None
+            decided_at, work.decided_at = work.decided_at, None
+            late = decided_at is not None and now - decided_at >= OLD_S
+            if not (late and not self._fifo) or self._performer.decided(work):
+                self._call(work, now)
         if self._line and self._pump_at <= now:
             self._pump_at = now + max(1.0 - self._budget.flow(now), 1e-6) / self._budget.rate_per_s
             self._schedule.at(self._pump_at, self._pump, None)

@@ -17,6 +17,7 @@ from ipam.plan import (
     call_limits,
     lends_primary,
     plan_allocation,
+    serving,
 )
 from ipam.simulation.account import Account, Call, Schedule, Work
 from ipam.simulation.model import CloudRules, Variant
@@ -54,6 +55,7 @@ class SimulatedCloud:
         self._want = want
         self._can = call_limits(rules.capabilities)
         self._protects = variant.config.delete_on_termination and rules.capabilities.delete_on_termination
+        self._whole = variant.fifo
         self._block_s = variant.config.block_s
         self._blocked: dict[str, float] = {}
         self._taken: dict[Work, tuple[list[str], list[str]]] = {}
@@ -75,6 +77,18 @@ class SimulatedCloud:
                 self._finish(work)
         else:
             self._release(work)
+
+    def decided(self, work: Work) -> bool:
+        if work.kind is not IntentKind.ALLOCATE or work.begun:
+            return True
+        want = self._want(work.node)
+        work.goal = work.node.held + want
+        work.calls.clear()
+        plan = self._decide(work) if want else Plan()
+        if not work.calls:
+            work.cancelled = not want
+            self._finish(work, plan)
+        return bool(work.calls)
 
     def throttled(self, work: Work) -> None:
         self._retry(work)
@@ -114,20 +128,30 @@ class SimulatedCloud:
     # what an intent needs
 
     def _plan(self, work: Work) -> None:
+        work.rounds += 1
+        plan = self._decide(work)
+        if work.calls:
+            work.decided_at = self._schedule.now
+            self.account.acquire(work)
+        else:
+            self._finish(work, plan)
+
+    def _decide(self, work: Work) -> Plan:
+        """Its calls: all, or those that serve the pods that wait."""
         node = work.node
         now = self._schedule.now
         # What the pool knows is what is, unless an earlier plan of this attempt has changed it.
-        instance = node.instance() if work.rounds else node.pool.instance
+        instance = node.instance() if work.rounds > 1 else node.pool.instance
         assert instance is not None
         blocked = frozenset(id for id, until in self._blocked.items() if until > now)
         plan = plan_allocation(
             node.spec, instance, want=work.goal - attached(node.spec, instance), limits=self._rules.types[node.type],
             calls=self._can, subnets=[each.subnet() for each in self._near(node)], security_groups=(), blocked=blocked,
         )  # fmt: skip
-        work.rounds += 1
         if plan.shortfall is Shortfall.NO_SUBNET:
             self._note_dry(node)
-        for planned in plan.calls:
+        waiting = 0 if self._whole else len(node.line) - sum(len(addresses) for _, addresses in work.brought)
+        for planned in serving(plan.calls, waiting) if waiting > 0 else plan.calls:
             if isinstance(planned, PlannedAssign):
                 operation = Operation.ASSIGN_PREFIXES if planned.prefix_size else Operation.ASSIGN_ADDRESSES
                 work.calls.append(Call(operation, planned))
@@ -136,10 +160,7 @@ class SimulatedCloud:
                 work.calls.append(Call(Operation.ATTACH_INTERFACE))
                 if self._protects:
                     work.calls.append(Call(Operation.PROTECT_INTERFACE))
-        if work.calls:
-            self.account.acquire(work)
-        else:
-            self._finish(work, plan)
+        return plan
 
     def _near(self, node: Node) -> list[Space]:
         return [space for space in self._spaces.values() if space.rule.zone == node.zone]

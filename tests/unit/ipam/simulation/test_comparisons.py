@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ipam.model import Watermarks
 from ipam.simulation.engine import simulate
 from ipam.simulation.examples import EXAMPLES, example, example_variants
 from ipam.simulation.model import CallRate, Group, PodStream, Result, Workload
@@ -68,4 +69,17 @@ def test_pods_that_wait_overtake_nodes_that_only_top_up() -> None:
     ours = replace(FIXED, budget=CallRate(1.0, 5.0), workers=8)
     first, fifo = simulate(work, ours), simulate(work, replace(ours, fifo=True))
     assert first.mutating_calls == pytest.approx(fifo.mutating_calls, rel=0.1)
+    assert first.time_to_address_s(0.99) <= 0.5 * fifo.time_to_address_s(0.99)
+
+
+def test_pods_of_new_nodes_wait_for_their_own_call_not_for_the_spare_ones_of_others() -> None:
+    """A node takes four calls, its pods one: thirty nodes at a call a second."""
+    pods = PodStream(
+        burst_size=4, burst_every_s=1e6, burst_first_s=0.5, together=True, lifetime_s=1e6, lifetime="fixed"
+    )
+    work = Workload("new", example("web").cloud, (Group("new", "m4.large", 30, pods=(pods,)),), duration_s=600.0)
+    marks = Watermarks(pre_allocate=1, min_allocate=10)
+    ours = replace(FIXED, budget=CallRate(1.0, 1.0), config=replace(FIXED.config, watermarks=marks))
+    first, fifo = simulate(work, ours), simulate(work, replace(ours, fifo=True))
+    assert first.time_to_address_s(0.99) <= 36.0  # some calls were made before pods came
     assert first.time_to_address_s(0.99) <= 0.5 * fifo.time_to_address_s(0.99)
