@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from ipam.config import IpamConfig
 from ipam.errors import Throttled
 from ipam.executor import Executor
 from ipam.model import NodeSpec, OperationClass, PoolInterface, Subnet, Usage, Watermarks
-from ipam.ports import Budget, PoolStore
+from ipam.ports import Budget, PoolStore, Standing
 from ipam.service import PoolService
 from ipam.simulation.clouds import CLOUDS
 from ipam.store import SqlPoolStore
@@ -95,15 +95,15 @@ class BegunFirst:
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
         self._tokens, self._at = burst, time.monotonic()
-        self._waiting: list[tuple[bool, int]] = []
+        self._waiting: list[tuple[int, int]] = []
         self._serial = itertools.count()
         self._turn = threading.Condition()
 
-    def acquire(self, operation_class: OperationClass, *, begun: bool, deadline_s: float) -> float:
+    def acquire(self, operation_class: OperationClass, *, standing: Callable[[], Standing], deadline_s: float) -> float:
         if operation_class is OperationClass.READ:
             return 0.0
         asked = time.monotonic()
-        me = (not begun, next(self._serial))
+        me = (standing().rank, next(self._serial))
         with self._turn:
             heapq.heappush(self._waiting, me)
             while True:
