@@ -82,9 +82,9 @@ class Calls:
             self._unsaved.add(step.number)
         asked = self._clock.monotonic()
         unsaved = [self._steps[number] for number in sorted(self._unsaved)]
-        news, self.news = self.news, None
-        goal = self._journal.record(self._claim.intent.id, self._claim.fence, unsaved, news)
+        goal = self._journal.record(self._claim.intent.id, self._claim.fence, unsaved, self.news)
         self._unsaved.clear()
+        self.news = None
         self._asked_at = asked
         self._lease_until = asked + self._claim.lease_s
         self.goal = goal or self.goal

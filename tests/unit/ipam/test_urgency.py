@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from ipam.errors import StoreError
 from ipam.model import NodeSpec, OperationClass, Watermarks
 from ipam.ports import Standing
-from ipam.testing import FakeCloud, IpamSite
+from ipam.testing import FakeCloud, IpamSite, LocalJournal
 
 
 @pytest.fixture
@@ -146,16 +148,31 @@ def test_a_call_that_nobody_wants_any_more_is_not_made(site: IpamSite, monkeypat
     assert len(site.addresses("busy")) == 16
 
 
-def test_what_a_call_brought_is_told_while_the_next_one_waits(site: IpamSite, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("away", [0, 1])
+def test_what_a_call_brought_is_told_while_the_next_one_waits(
+    site: IpamSite, monkeypatch: pytest.MonkeyPatch, away: int
+) -> None:
+    """Also if the service was away when it was to be told first."""
     small(site)
+    record = LocalJournal.record
+
+    def fails(journal: LocalJournal, intent_id: str, fence: int, steps: Any, instance: Any = None) -> Any:
+        nonlocal away
+        if instance is not None and away:
+            away -= 1
+            raise StoreError("the service is away")
+        return record(journal, intent_id, fence, steps, instance)
+
+    monkeypatch.setattr(LocalJournal, "record", fails)
     site.report("busy", in_use=frozenset(site.addresses("busy")[:7]))
     seen: list[int] = []
     line = SlowLine(site, 0.0, lambda: None)
 
     def acquire(operation_class: OperationClass, *, standing: Callable[[], Standing], deadline_s: float) -> float:
         if len(line.stood) == 1:  # the second call's turn is far away
-            site.clock.advance(6.0)
-            standing()
+            for _ in range(2):
+                site.clock.advance(6.0)
+                standing()
             site.run(site.service.settle())
             seen.append(len(site.addresses("busy")))
         return line.acquire(operation_class, standing=standing, deadline_s=deadline_s)
