@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipam.model import Instance, NodeSpec, SecurityGroup, Subnet, SubnetPolicy
 
 NEEDED_FOR_INTERFACE = 2  # a primary address, and one that carries a pod
+NAMED = 5  # subnets that a refusal names
 
 
 def candidates(spec: NodeSpec, instance: Instance, subnets: Iterable[Subnet]) -> list[Subnet]:
@@ -43,8 +44,11 @@ def choose_subnet(
     roomy = [each for each in near if each.id not in blocked and free[each.id] >= NEEDED_FOR_INTERFACE]
     if not roomy:
         passed = sorted(each.id for each in near if each.id in blocked)
+        full = sorted(each.id for each in near if each.id not in blocked)
+        more = f" and {len(full) - NAMED} more" if len(full) > NAMED else ""
+        named = f": {', '.join(full[:NAMED])}{more}" if full else ""
         tail = f"; passed over for now: {', '.join(passed)}" if passed else ""
-        return f"all subnets {rule}in zone {instance.zone} are full{tail}"
+        return f"all subnets {rule}in zone {instance.zone} are full{named}{tail}"
     if not spec.subnet_ids and not spec.subnet_tags:
         own = [each for each in roomy if each.id == instance.subnet_id]
         roomy = own or roomy

@@ -47,6 +47,22 @@ def test_the_policy_takes_one_of_several(
     assert found.id == chosen
 
 
+@pytest.mark.parametrize(
+    ("more", "blocked", "said"),
+    [
+        (0, (), "all subnets in zone a are full: subnet-a, subnet-b, subnet-c"),
+        (0, ("subnet-b",), "all subnets in zone a are full: subnet-a, subnet-c; passed over for now: subnet-b"),
+        (0, IDS, "all subnets in zone a are full; passed over for now: subnet-a, subnet-b, subnet-c"),
+        (4, (), "all subnets in zone a are full: subnet-0, subnet-1, subnet-2, subnet-3, subnet-a and 2 more"),
+    ],
+)
+def test_a_refusal_names_the_subnets_that_are_full(more: int, blocked: tuple[str, ...], said: str) -> None:
+    others = {f"subnet-{each}": Subnet(f"subnet-{each}", "10.0.0.0/24", "a", "vpc-1", 0) for each in range(more)}
+    known = {**SUBNETS, **others}
+    found = choose_subnet(spec(SubnetPolicy.MOST_FREE), INSTANCE, known, dict.fromkeys(known, 1), frozenset(blocked))
+    assert found == said
+
+
 @pytest.mark.parametrize("policy", SubnetPolicy)
 def test_the_nodes_own_subnet_goes_before_any_policy(policy: SubnetPolicy) -> None:
     own = Subnet("subnet-own", "10.0.1.0/24", "a", "vpc-1", 0)
