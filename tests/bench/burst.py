@@ -114,10 +114,8 @@ class Line:
             time.sleep(min(verdict.wait_s, LONGEST_SLEEP_S) / SPEED)
             if self._order.early:
                 continue
-            rank = 0 if fifo else standing().rank
-            if fifo:
-                standing()
-            elif rank != place.rank:
+            rank = standing().rank  # asked by a FIFO too, since what is wanted is asked for anew with it
+            if not fifo and rank != place.rank:
                 bucket.leave(place)
                 place = Place(operation_class, rank)
         return 0.0 if self._order.early else self._clock.monotonic() - started
