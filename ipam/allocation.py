@@ -91,6 +91,9 @@ class Allocation:
         self._spec = spec
         self._found = found
         self._tags = tags
+        can = provider.capabilities
+        self._protects = spec.delete_on_termination and can.delete_on_termination
+        self._creates_protected = self._protects and can.protects_on_create
         calls.goal = calls.goal or Goal(claim.intent.want + attached(spec, claim.instance))
         self._subnets = {subnet.id: subnet for subnet in claim.subnets}
         self._groups = list(claim.security_groups)
@@ -266,22 +269,18 @@ class Allocation:
                 "security_group_ids": list(call.security_group_ids), "secondary_count": call.secondary_count,
                 "device_index": call.device_index, "network_card": call.network_card,
                 "prefix_count": call.prefix_count, "ipv6_count": call.ipv6_count,
-                "ipv6_prefix_count": call.ipv6_prefix_count,
+                "ipv6_prefix_count": call.ipv6_prefix_count, "delete_on_termination": self._creates_protected,
                 "tags": {**self._tags, INTENT_TAG: self._claim.intent.id, STEP_TAG: str(number)},
             },
             client_token=self._token(number),
         )  # fmt: skip
         steps = [create, Step(number + 1, Operation.ATTACH_INTERFACE, self._spec.instance_id, {"create": number})]
-        if self._protects:
+        if self._protects and not self._creates_protected:
             steps.append(Step(number + 2, Operation.PROTECT_INTERFACE, self._spec.instance_id, {"create": number}))
         return steps
 
     def _token(self, number: int) -> str:
         return f"{self._claim.intent.id}-{number}"
-
-    @property
-    def _protects(self) -> bool:
-        return self._spec.delete_on_termination and self._provider.capabilities.delete_on_termination
 
     def _assign(self, call: PlannedAssign, step: Step) -> None:
         assign = self._provider.assign_prefixes if call.prefix_size else self._provider.assign_addresses
@@ -312,7 +311,7 @@ class Allocation:
         except CloudError:
             self._discard(step, created.id)
             raise
-        self._protect(created.id)
+        self._protect(step, created.id)
 
     def _create(self, step: Step) -> CloudInterface:
         arguments = step.arguments
@@ -327,7 +326,8 @@ class Allocation:
             Operation.CREATE_INTERFACE,
             lambda: self._provider.create_interface(
                 subnet_id=step.target, security_group_ids=groups, secondary_count=count, tags=tags,
-                description=f"pods of {self._spec.name}", client_token=step.client_token, **more,
+                description=f"pods of {self._spec.name}", client_token=step.client_token,
+                delete_on_termination=bool(arguments.get("delete_on_termination")), **more,
             ),
             subnet_id=step.target,
             addresses=count + more.get("prefix_count", 0) * self._provider.capabilities.prefix_size,
@@ -373,10 +373,15 @@ class Allocation:
             return
         raise LimitReached("every device index is taken by others", operation=Operation.ATTACH_INTERFACE)
 
-    def _protect(self, interface_id: str) -> None:
+    def _protect(self, create: Step, interface_id: str) -> None:
+        """Has the interface go with its instance, unless the cloud says that it does."""
         interface = next((each for each in self._now.interfaces if each.id == interface_id), None)
         if interface is None or interface.delete_on_termination or not self._protects:
             return
+        if create.arguments.get("delete_on_termination"):  # in vain, so that no step of this was planned
+            number = self._calls.next_number
+            instance_id, arguments = self._spec.instance_id, {"create": create.number}
+            self._calls.write_down([Step(number, Operation.PROTECT_INTERFACE, instance_id, arguments)])
         self._calls.mutate(
             Operation.PROTECT_INTERFACE,
             lambda: self._provider.protect_interface(interface_id=interface_id, attachment_id=interface.attachment_id),
@@ -418,7 +423,7 @@ class Allocation:
             if each.id == interface_id or made_by_us:
                 if each.status == "attaching":
                     raise InProgress(f"{each.id} is being attached", operation=Operation.ATTACH_INTERFACE)
-                self._protect(each.id)
+                self._protect(step, each.id)
                 return
         try:
             if self._missing() > 0:

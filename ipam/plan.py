@@ -62,7 +62,8 @@ class PlannedAssign:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCreate:
-    """Create, attach, protect: three calls for one interface. `secondary_count` is without the primary address."""
+    """Create, attach, and protect where creation cannot say it: two or three calls for one interface. `secondary_count`
+    is without the primary address."""
 
     subnet_id: str
     security_group_ids: tuple[str, ...]

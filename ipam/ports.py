@@ -43,6 +43,8 @@ class Capabilities:
     :ivar changes_interfaces: security groups and tags of a live interface can be set.
     :ivar public_addresses: static public addresses can be listed and associated.
     :ivar ids_ignore_case: ids may be written in any case; the provider tells them in lower case.
+    :ivar protects_on_create: an interface can be created so that it goes with its instance; elsewhere that takes a call
+        of its own once it is attached.
     """
 
     creates_interfaces: bool
@@ -58,6 +60,7 @@ class Capabilities:
     changes_interfaces: bool = False
     public_addresses: bool = False
     ids_ignore_case: bool = False
+    protects_on_create: bool = False
 
     @property
     def prefix_size(self) -> int:
@@ -99,9 +102,15 @@ class CloudProvider(Protocol):
         prefix_count: int = 0,
         ipv6_count: int = 0,
         ipv6_prefix_count: int = 0,
+        delete_on_termination: bool = False,
     ) -> CloudInterface:
         """Creates a detached interface with a primary and `secondary_count` more addresses, or with prefixes.
-        Idempotent by token. Raises Rejected for counts that the cloud has no capability for."""
+
+        :param client_token: makes it idempotent, as long as all else is asked for alike.
+        :param delete_on_termination: once attached, it goes with its instance; detached it stays, as any other does.
+
+        Raises Rejected for what the cloud has no capability for.
+        """
 
     def attach_interface(
         self, *, interface_id: str, instance_id: str, device_index: int, network_card: int

@@ -19,6 +19,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ipam.errors import Conflict, Gone, InProgress, Rejected, Throttled, Unavailable
@@ -73,6 +74,7 @@ class AlibabaProvider(Incapable):
         assign_tokens=True,
         changes_interfaces=True,
         public_addresses=True,
+        protects_on_create=True,
     )
 
     def __init__(
@@ -179,6 +181,7 @@ class AlibabaProvider(Incapable):
         prefix_count: int = 0,
         ipv6_count: int = 0,
         ipv6_prefix_count: int = 0,
+        delete_on_termination: bool = False,
     ) -> CloudInterface:
         if ipv6_count or ipv6_prefix_count:
             self.assign_ipv6(interface_id="", count=ipv6_count)  # refuses
@@ -189,12 +192,13 @@ class AlibabaProvider(Incapable):
             "Description": description[:_LONGEST_DESCRIPTION] or None,
             "SecondaryPrivateIpAddressCount": secondary_count or None,
             "Ipv4PrefixCount": prefix_count or None,
-            "DeleteOnRelease": False,  # what the cloud does by itself is asked for by protect_interface
+            "DeleteOnRelease": delete_on_termination,  # the cloud's own default is to delete it
             "Tag": _tag_rows(tags) or None,
             "ClientToken": _token(client_token),
         }
         answer = self._call(operation, subnet_id, prefixes=bool(prefix_count), **asked)
         made = _read(operation, answers.interface, answer, self._exclude)
+        made = replace(made, delete_on_termination=delete_on_termination)  # which this answer does not tell
 
         def created() -> CloudInterface | None:
             found = self._interface(made.id)

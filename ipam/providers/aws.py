@@ -21,6 +21,7 @@ from ipam.model import NO_TAGS, CloudInterface, Instance, Limits, PublicAddress,
 from ipam.ports import Capabilities, OperationObserver
 from ipam.providers import aws_answers as answers
 from ipam.providers.aws_settings import Scope, check
+from ipam.providers.incapable import refuse
 
 if TYPE_CHECKING:
     from types_boto3_ec2.client import EC2Client
@@ -165,7 +166,10 @@ class AwsProvider:
         prefix_count: int = 0,
         ipv6_count: int = 0,
         ipv6_prefix_count: int = 0,
+        delete_on_termination: bool = False,
     ) -> CloudInterface:
+        if delete_on_termination:  # EC2 says it of an attachment, and there is none yet
+            refuse("interfaces that are created to go with their instance")
         counts = {
             "SecondaryPrivateIpAddressCount": secondary_count, "Ipv4PrefixCount": prefix_count,
             "Ipv6AddressCount": ipv6_count, "Ipv6PrefixCount": ipv6_prefix_count,

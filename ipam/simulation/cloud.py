@@ -54,7 +54,9 @@ class SimulatedCloud:
         self._retry = retry
         self._want = want
         self._can = call_limits(rules.capabilities)
-        self._protects = variant.config.delete_on_termination and rules.capabilities.delete_on_termination
+        can = rules.capabilities
+        goes = variant.config.delete_on_termination and can.delete_on_termination
+        self._protects = goes and not can.protects_on_create
         self._whole = variant.fifo
         self._block_s = variant.config.block_s
         self._blocked: dict[str, float] = {}

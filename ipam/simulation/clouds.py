@@ -35,7 +35,8 @@ AWS: Final = CloudRules(
     name="aws",
     capabilities=Capabilities(
         creates_interfaces=True, max_addresses_per_call=49, max_addresses_on_create=49, delete_on_termination=True,
-        asynchronous_attach=True, prefixes=True, ipv6=True, ipv6_prefixes=True,
+        asynchronous_attach=True, prefixes=True, ipv6=True, ipv6_prefixes=True, changes_interfaces=True,
+        public_addresses=True,
     ),
     types=_types(
         _aws("t3.medium", 3, 6), _aws("t3.large", 3, 12), _aws("m4.large", 2, 10, prefixes=False),
@@ -57,6 +58,7 @@ AZURE: Final = CloudRules(
     name="azure",
     capabilities=Capabilities(
         creates_interfaces=False, max_addresses_per_call=255, max_addresses_on_create=0, delete_on_termination=False,
+        assign_tokens=True, public_addresses=True, ids_ignore_case=True,
     ),
     types=_types(
         _azure("Standard_D2s_v5", 2), _azure("Standard_D4s_v5", 2), _azure("Standard_D8s_v5", 4),
@@ -72,7 +74,8 @@ ALIBABA: Final = CloudRules(
     name="alibaba",
     capabilities=Capabilities(
         creates_interfaces=True, max_addresses_per_call=10, max_addresses_on_create=10, delete_on_termination=True,
-        asynchronous_attach=True, prefixes=True, assign_tokens=True,
+        asynchronous_attach=True, prefixes=True, assign_tokens=True, changes_interfaces=True, public_addresses=True,
+        protects_on_create=True,
     ),
     types=_types(
         _alibaba("ecs.g7.large", 3, 6), _alibaba("ecs.g7.xlarge", 4, 15), _alibaba("ecs.g7.2xlarge", 4, 15),

@@ -2,15 +2,16 @@
 
 clock   FakeClock
 store   MemoryStore
-cloud   FakeCloud; space: the addresses of its subnets; faults: how its calls fail, Fault
+cloud   FakeCloud; rules: what it can and holds; space: the addresses of its subnets; faults: how its calls fail, Fault
 bridge  DirectQueue, FreeBudget, LocalJournal
 site    IpamSite, all of them together
 """
 
 from ipam.testing.bridge import DirectQueue, FreeBudget, LocalJournal, on_loop
 from ipam.testing.clock import FakeClock
-from ipam.testing.cloud import AWS_LIKE, FakeCloud
+from ipam.testing.cloud import FakeCloud
 from ipam.testing.faults import Fault
+from ipam.testing.rules import AWS_LIKE
 from ipam.testing.site import IpamSite
 from ipam.testing.store import MemoryStore
 

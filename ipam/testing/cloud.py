@@ -27,25 +27,8 @@ from ipam.ports import Capabilities, Clock
 from ipam.providers.incapable import refuse
 from ipam.testing.clock import FakeClock
 from ipam.testing.faults import Call, Fault
+from ipam.testing.rules import AWS_LIKE, LIMITS, READS
 from ipam.testing.space import space_of
-
-AWS_LIKE = Capabilities(
-    creates_interfaces=True, max_addresses_per_call=64, max_addresses_on_create=64, delete_on_termination=True,
-    prefixes=True, ipv6=True, ipv6_prefixes=True, assign_tokens=True, changes_interfaces=True, public_addresses=True,
-)  # fmt: skip
-LIMITS = (
-    Limits("m5.large", interfaces=3, ipv4_per_interface=10, ipv6_per_interface=10, prefixes=True),
-    Limits("m4.large", interfaces=2, ipv4_per_interface=10, ipv6_per_interface=10),
-    Limits("m5.4xlarge", interfaces=8, ipv4_per_interface=30, ipv6_per_interface=30, prefixes=True),
-    Limits("t3.nano", interfaces=2, ipv4_per_interface=2, ipv6_per_interface=2, prefixes=True),
-    Limits(
-        "cards.large", interfaces=6, ipv4_per_interface=10, ipv6_per_interface=10, prefixes=True, network_cards=2,
-        card_interfaces=(3, 3),
-    ),
-)  # fmt: skip
-READS = (
-    "read-instance", "read-inventory", "read-subnets", "read-security-groups", "read-limits", "read-public-addresses",
-)  # fmt: skip
 
 
 class FakeCloud:
@@ -199,6 +182,7 @@ class FakeCloud:
         prefix_count: int = 0,
         ipv6_count: int = 0,
         ipv6_prefix_count: int = 0,
+        delete_on_termination: bool = False,
     ) -> CloudInterface:
         with self._call(Operation.CREATE_INTERFACE):
             if client_token in self._tokens:
@@ -209,6 +193,8 @@ class FakeCloud:
             if secondary_count > self.capabilities.max_addresses_on_create:
                 raise Rejected("too many addresses in one call", code="InvalidParameterValue")
             self._require(prefix_count, ipv6_count, ipv6_prefix_count)
+            if delete_on_termination and not self.capabilities.protects_on_create:
+                refuse("interfaces that are created to go with their instance")
             space = self._spaces[subnet_id]
             if (ipv6_count or ipv6_prefix_count) and not space.subnet.ipv6_cidr:
                 raise Rejected(f"subnet {subnet_id} has no IPv6 range", code="InvalidParameterValue")
@@ -222,6 +208,7 @@ class FakeCloud:
             interface = self._interfaces[interface.id] = replace(
                 interface, prefixes=tuple(prefixes), ipv6_addresses=tuple(space.take6(128) for _ in range(ipv6_count)),
                 ipv6_prefixes=tuple(space.take6(80) for _ in range(ipv6_prefix_count)),
+                delete_on_termination=delete_on_termination,
             )  # fmt: skip
             if client_token:
                 self._tokens[client_token] = interface.id
@@ -251,8 +238,9 @@ class FakeCloud:
                 raise LimitReached("no interface slot left", code="AttachmentLimitExceeded")
             self._require_room(interface, limits)
             self._attach(
-                interface_id, instance_id, device_index, delete_on_termination=False, network_card=network_card
-            )
+                interface_id, instance_id, device_index, network_card=network_card,
+                delete_on_termination=interface.delete_on_termination,
+            )  # fmt: skip
             return self._interfaces[interface_id]
 
     def protect_interface(self, *, interface_id: str, attachment_id: str) -> None:
@@ -482,9 +470,12 @@ class FakeCloud:
         )  # fmt: skip
 
     def _detach(self, interface_id: str) -> None:
+        interface = self._interfaces[interface_id]
+        # Of the interface itself where it is said at its creation, else of the attachment that ends.
+        goes = interface.delete_on_termination and self.capabilities.protects_on_create
         self._interfaces[interface_id] = replace(
-            self._interfaces[interface_id], instance_id="", attachment_id="", device_index=0, network_card=0,
-            status="available", delete_on_termination=False,
+            interface, instance_id="", attachment_id="", device_index=0, network_card=0, status="available",
+            delete_on_termination=goes,
         )  # fmt: skip
 
     def _drop(self, interface_id: str) -> None:

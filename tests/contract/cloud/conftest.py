@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import boto3
@@ -16,11 +16,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ipam.model import PublicAddress, SecurityGroup, Subnet
-from ipam.ports import CloudProvider
+from ipam.ports import Capabilities, CloudProvider
 from ipam.providers.alibaba import AlibabaProvider
 from ipam.providers.aws import AwsProvider, Scope
 from ipam.providers.azure import AzureProvider
-from ipam.testing import FakeCloud
+from ipam.testing import AWS_LIKE, FakeCloud
 from lab.fake_alibaba import actions as alibaba_actions
 from lab.fake_alibaba import seed as alibaba_seed
 from lab.fake_alibaba import testing as alibaba_testing
@@ -167,7 +167,7 @@ def moto_url(aws_credentials: None) -> Iterator[str]:
         server.stop()
 
 
-def fake_site() -> Site:
+def fake_site(capabilities: Capabilities = AWS_LIKE) -> Site:
     subnets = (
         Subnet(
             "subnet-a", "10.0.0.0/20", "zone-a", "vpc-1", 0, {"size": "large"}, ("10.0.0.0/16",),
@@ -179,7 +179,7 @@ def fake_site() -> Site:
         ),
     )  # fmt: skip
     groups = (SecurityGroup("sg-1", "vpc-1"), SecurityGroup("sg-2", "vpc-1"))
-    cloud = FakeCloud(subnets=subnets, security_groups=groups)
+    cloud = FakeCloud(subnets=subnets, security_groups=groups, capabilities=capabilities)
 
     def add_public_address(tags: dict[str, str]) -> str:
         id = f"public-{len(cloud.public_addresses(tags={}))}"
@@ -304,6 +304,8 @@ def moto_site(url: str) -> Site:
 def _site(kind: str, request: pytest.FixtureRequest) -> Site:
     if kind == "memory":
         return fake_site()
+    if kind == "memory-protects":
+        return fake_site(replace(AWS_LIKE, protects_on_create=True))
     if kind == "moto":
         return moto_site(request.getfixturevalue("moto_url"))
     name, make = FAKES[kind]
@@ -323,7 +325,7 @@ def any_cloud(request: pytest.FixtureRequest) -> Site:
     return _site(request.param, request)
 
 
-@pytest.fixture(params=["memory", *FAKES])
+@pytest.fixture(params=["memory", "memory-protects", *FAKES])
 def strict_cloud(request: pytest.FixtureRequest) -> Site:
     return _site(request.param, request)
 

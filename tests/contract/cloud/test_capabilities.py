@@ -1,4 +1,5 @@
-"""What some clouds can do and others refuse: prefixes, IPv6, changes of live interfaces, public addresses.
+"""What some clouds can do and others refuse: prefixes, IPv6, changes of live interfaces, public addresses, interfaces
+that are created to go with their instance.
 
 A cloud without a capability refuses its calls, and the rest is not asked of it.
 """
@@ -25,6 +26,7 @@ class Site(Protocol):
     plain_type: str
 
     def launch(self, type_: str, /) -> str: ...
+    def terminate(self, instance_id: str, /) -> None: ...
     def unknown(self, kind: str, /) -> str: ...
 
     takes_single_public_addresses: bool
@@ -60,6 +62,10 @@ def attached(site: Site, type_: str = "", **more: Any) -> CloudInterface:
 def seen(site: Site, interface: CloudInterface) -> CloudInterface:
     instance = site.provider.instance(interface.instance_id)
     return next(each for each in instance.interfaces if each.id == interface.id)
+
+
+def detached(site: Site) -> list[str]:
+    return [each.id for _, page in site.provider.inventory() for each in page]
 
 
 def free(site: Site, subnet_id: str) -> int:
@@ -220,13 +226,50 @@ class TestPublicAddresses:
         assert provider.public_addresses(tags={"pool": "egress"})[0].interface_id == mine.id
 
 
+class TestProtectedOnCreate:
+    def test_it_goes_with_its_instance_without_another_call(self, strict_cloud: Site) -> None:
+        needs(strict_cloud, "protects_on_create")
+        provider, instance_id = strict_cloud.provider, strict_cloud.launch(strict_cloud.instance_type)
+        goes, stays = create(strict_cloud, delete_on_termination=True), create(strict_cloud)
+        assert (goes.delete_on_termination, stays.delete_on_termination) == (True, False)
+        for index, each in enumerate((goes, stays), start=1):
+            told = provider.attach_interface(
+                interface_id=each.id, instance_id=instance_id, device_index=index, network_card=0
+            )
+            assert told.delete_on_termination == each.delete_on_termination
+        strict_cloud.terminate(instance_id)
+        assert detached(strict_cloud) == [stays.id]
+
+    def test_attached_to_nothing_it_stays_until_it_is_deleted(self, strict_cloud: Site) -> None:
+        needs(strict_cloud, "protects_on_create")
+        provider = strict_cloud.provider
+        never = create(strict_cloud, delete_on_termination=True)
+        left = attached(strict_cloud, delete_on_termination=True)
+        provider.detach_interface(attachment_id=left.attachment_id, interface_id=left.id)
+        strict_cloud.terminate(left.instance_id)
+        assert sorted(detached(strict_cloud)) == sorted([never.id, left.id])
+        for each in (never, left):
+            provider.delete_interface(interface_id=each.id)
+        assert detached(strict_cloud) == []
+
+    def test_a_token_brings_it_as_it_was_created(self, strict_cloud: Site) -> None:
+        needs(strict_cloud, "protects_on_create")
+        asked = {"delete_on_termination": True, "client_token": "intent-9-step-1"}
+        first, again = create(strict_cloud, **asked), create(strict_cloud, **asked)
+        assert (again.id, again.delete_on_termination) == (first.id, True)
+
+
 CALLS = {
-    "prefixes": lambda provider, id: provider.assign_prefixes(interface_id=id, count=1),
-    "ipv6": lambda provider, id: provider.assign_ipv6(interface_id=id, count=1),
-    "ipv6_prefixes": lambda provider, id: provider.assign_ipv6_prefixes(interface_id=id, count=1),
-    "changes_interfaces": lambda provider, id: provider.set_tags(interface_id=id, tags={"a": "b"}),
-    "public_addresses": lambda provider, id: provider.public_addresses(tags={"a": "b"}),
-}
+    "prefixes": lambda provider, on: provider.assign_prefixes(interface_id=on.id, count=1),
+    "ipv6": lambda provider, on: provider.assign_ipv6(interface_id=on.id, count=1),
+    "ipv6_prefixes": lambda provider, on: provider.assign_ipv6_prefixes(interface_id=on.id, count=1),
+    "changes_interfaces": lambda provider, on: provider.set_tags(interface_id=on.id, tags={"a": "b"}),
+    "public_addresses": lambda provider, on: provider.public_addresses(tags={"a": "b"}),
+    "protects_on_create": lambda provider, on: provider.create_interface(
+        subnet_id=on.subnet_id, security_group_ids=on.security_group_ids, secondary_count=0, tags={}, description="",
+        client_token="", delete_on_termination=True,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("capability", CALLS)
@@ -235,4 +278,4 @@ def test_a_cloud_without_the_capability_refuses(strict_cloud: Site, capability: 
         pytest.skip("this cloud has it")
     instance = strict_cloud.provider.instance(strict_cloud.launch(strict_cloud.instance_type))
     with pytest.raises(Rejected):
-        CALLS[capability](strict_cloud.provider, instance.interfaces[0].id)  # type: ignore[no-untyped-call]
+        CALLS[capability](strict_cloud.provider, instance.interfaces[0])  # type: ignore[no-untyped-call]

@@ -28,6 +28,7 @@ class Site(Protocol):
     instance_type: str
 
     def launch(self, type_: str, /) -> str: ...
+    def terminate(self, instance_id: str, /) -> None: ...
     def add_public_address(self, tags: dict[str, str], /) -> str: ...
 
 
@@ -37,15 +38,17 @@ class Killed(BaseException):
 
 @dataclass
 class Points:
-    """Counts the points that are passed, and kills at one of them."""
+    """Counts the points that are passed, and kills at one of them, by its number or the first of that name."""
 
     kill_at: int | None = None
+    kill_where: str = ""
     passed: int = 0
     where: str = ""
 
     def pass_(self, name: str) -> None:
-        if self.passed == self.kill_at:
+        if self.passed == self.kill_at or name == self.kill_where:
             self.passed += 1  # the next worker lives
+            self.kill_where = ""
             self.where = name
             raise Killed(name)
         self.passed += 1
@@ -166,13 +169,19 @@ def check(site: MortalSite, instance_id: str, provider: CloudProvider) -> None:
     at_cloud = sorted(address for each in instance.interfaces for address in each.all_addresses)
     assert at_cloud == sorted(site.addresses()), "the cloud and the pool agree"
     assert site.held <= set(at_cloud), "no pod has lost its address"
-    loose = [
+    assert not loose(site, provider), "nothing of ours lies about"
+    ours = [each for each in instance.interfaces if CLUSTER_TAG in each.tags]
+    if provider.capabilities.delete_on_termination:
+        assert all(each.delete_on_termination for each in ours), "nothing of ours outlives the instance"
+
+
+def loose(site: MortalSite, provider: CloudProvider) -> list[str]:
+    return [
         each.id
         for _, detached in provider.inventory()
         for each in detached
         if each.tags.get(CLUSTER_TAG) == site.config.cluster
     ]
-    assert not loose, "nothing of ours lies about"
 
 
 def check_more(site: MortalSite, provider: CloudProvider, wanted: dict[str, Any]) -> None:
@@ -228,3 +237,24 @@ def test_a_worker_killed_at_any_point_is_followed_by_one_that_ends_its_work(fres
             one_life(fresh_cloud, points)
         except AssertionError as error:
             raise AssertionError(f"killed at point {number} of {counted.passed}, {points.where}: {error}") from error
+
+
+def test_what_was_made_for_an_instance_that_is_gone_is_collected(fresh_cloud: Callable[[], Site]) -> None:
+    """Its maker died before it was attached: that it is to go with an instance is of no use to one that has none."""
+    cloud = fresh_cloud()
+    if not cloud.provider.capabilities.creates_interfaces:
+        pytest.skip("interfaces of this cloud come with the instance")
+    site = MortalSite(cloud, Points(kill_where="before cloud.attach_interface"))
+    try:
+        spec = site.node(type_=cloud.instance_type, watermarks=replace(CONFIG.watermarks, pre_allocate=12))
+        site.work()
+        assert site.points.where, "the worker died"
+        assert len(loose(site, cloud.provider)) == 1
+        cloud.terminate(spec.instance_id)
+        site.advance(45)
+        site.run(site.service.resync())
+        site.advance(65)
+        assert not loose(site, cloud.provider)
+        assert not site.service.dead_letters()
+    finally:
+        site.close()
