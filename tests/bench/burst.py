@@ -282,12 +282,13 @@ async def run(burst: Burst, order: Order) -> Waits:
     started = True
     if any(each.waiting for each in pods.values()):
         await served.wait()
-    for each in running:
-        each.cancel()
+    for task in running:
+        task.cancel()
     calls = cloud.mutating_calls() - before
     line.lift()
     queue.close(THREADS)
-    await asyncio.to_thread(lambda: [each.join() for each in workers])
+    for each in workers:
+        await asyncio.to_thread(each.join)
     return Waits(sorted(wait for each in pods.values() for wait in each.waits_s), calls)
 
 

@@ -127,9 +127,9 @@ async def measure(folder: Path, shape: Shape) -> list[Row]:
             await listed(site)
             memory = memory_rows(str(shape), site.pids, {site.kind.service: shape.target})
     return [
-        Row(f"{shape}: wall, against one process", ready[-1], "s", baseline=beside and beside.wall_s),
-        Row(f"{shape}: p50 time to ready", quantile(ready, 0.5), "s", baseline=beside and beside.p50_s),
-        Row(f"{shape}: p99 time to ready", quantile(ready, 0.99), "s", baseline=beside and beside.p99_s),
+        Row(f"{shape}: wall, against one process", ready[-1], "s", baseline=beside.wall_s if beside else None),
+        Row(f"{shape}: p50 time to ready", quantile(ready, 0.5), "s", baseline=beside.p50_s if beside else None),
+        Row(f"{shape}: p99 time to ready", quantile(ready, 0.99), "s", baseline=beside.p99_s if beside else None),
         Row(f"{shape}: nodes ready per second", shape.nodes / ready[-1], "1/s"),
         Row(f"{shape}: mutating cloud calls a node", calls["mutating"] / shape.nodes, ""),
         Row(f"{shape}: all cloud calls a node", calls["total"] / shape.nodes, ""),

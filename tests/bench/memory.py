@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,7 +140,7 @@ class Announced:
             instance_type="m5.4xlarge", zone="eu-west-1a", routing_mode="native",
         )  # fmt: skip
         self._pods = [pod(self.name, number * PODS + each) for each in range(PODS)]
-        self._connect = lambda: aio_channel(registry.target, tls, "service/registry")
+        self._connect = partial(aio_channel, registry.target, tls, "service/registry")
         self._client = RegistryClient(
             registry.target, self._connect, self._node, endpoints=lambda: self._pods, changed=asyncio.Event(),
             heartbeat_s=HEARTBEAT_S,

@@ -84,7 +84,7 @@ class Bench:
 
     async def allocations(self, count: int) -> list[float]:
         """Seconds from a pod that waits to the addresses being told, one after the other, ascending."""
-        taken = []
+        taken: list[float] = []
         while len(taken) < count:
             self.told.clear()
             began = time.perf_counter()

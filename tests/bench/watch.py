@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from services.api.registry.v1 import registry_pb2, registry_pb2_grpc
+from services.api.watch.v1 import watch_pb2
 from services.runtime import logging
 from services.runtime.client import aio_channel
 from services.runtime.server import GrpcServer, allow
@@ -61,7 +62,7 @@ class Shared(registry_pb2_grpc.RegistryServiceServicer):
         self.sent_bytes = 0
         self.messages = 0
 
-    async def Watch(self, requests: Any, context: Any) -> AsyncIterator[bytes]:
+    async def Watch(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         await anext(requests)
         self.opened += 1
         async with self.topic.subscribe() as subscription:
@@ -83,7 +84,7 @@ class Naive(Shared):
         super().__init__()
         self._queues: list[asyncio.Queue[tuple[int, registry_pb2.Endpoint]]] = []
 
-    async def Watch(self, requests: Any, context: Any) -> AsyncIterator[bytes]:
+    async def Watch(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         await anext(requests)
         queue: asyncio.Queue[tuple[int, registry_pb2.Endpoint]] = asyncio.Queue()
         self._queues.append(queue)
@@ -91,7 +92,8 @@ class Naive(Shared):
         while True:
             revision, update = await queue.get()
             position = Position("naive", revision).to_proto()
-            message = registry_pb2.WatchResponse(header={"position": position, "complete": True}, endpoints=[update])
+            header = watch_pb2.Header(position=position, complete=True)
+            message = registry_pb2.WatchResponse(header=header, endpoints=[update])
             data = message.SerializeToString()
             self.sent_bytes += len(data)
             self.messages += 1
@@ -111,7 +113,7 @@ async def subscribers(target: str, streams: int, updates: int) -> None:
 
     async def follow(stub: Any) -> int:
         call = stub.Watch()
-        await call.write(registry_pb2.WatchRequest(open={"subscribe": True}))
+        await call.write(registry_pb2.WatchRequest(open=registry_pb2.WatchRequest.Open(subscribe=True)))
         seen = 0
         async for message in call:
             seen += len(message.endpoints)
@@ -133,7 +135,7 @@ def run_subscribers(target: str, streams: int, updates: int) -> None:
     uvloop.run(subscribers(target, streams, updates))
 
 
-async def measure(kind: type[Shared], streams: int, updates: int) -> dict[str, float]:
+async def measure(kind: Callable[[], Shared], streams: int, updates: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="pl-") as folder:
         path = Path(folder) / "bench.sock"
         handlers = kind()

@@ -64,7 +64,10 @@ class Runs:
 
     def time(self, program_fd: int, plan: Plan, ifindex: int, *, packets: int = 400_000, rounds: int = 7) -> Timed:
         """In turns with an empty program, so that a busy moment of the machine hits both."""
-        ours, none, codes, flow = [], [], {}, 0
+        ours: list[float] = []
+        none: list[float] = []
+        codes: dict[int, int] = {}
+        flow = 0
         for _ in range(rounds):
             took, codes = self.run(program_fd, plan, ifindex, packets, flow)
             ours.append(took)
