@@ -27,7 +27,7 @@ def test_a_lack_skips_here_and_fails_in_ci(tmp_path: Path, ci: str) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_marked.py").write_text(MARKED)
     environment = os.environ | {"PATH": str(tmp_path), "CI": ci, "PYTHONPATH": str(ROOT)}
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pytest",

@@ -39,8 +39,8 @@ def boots(
     """Kernels that are asked for, side by side: an emulated machine keeps little more than one CPU busy."""
     asked: dict[str, list[str]] = {}
     for item in request.session.items:
-        if item.fspath == request.fspath and isinstance(item, pytest.Function):
-            asked.setdefault(item.callspec.params["kernel"], []).append(item.callspec.params["check"])
+        if item.path == request.path and isinstance(item, pytest.Function):
+            asked.setdefault(str(item.callspec.params["kernel"]), []).append(str(item.callspec.params["check"]))
     subprocess.run(["make", "-s", "-C", "bpf"], cwd=ROOT, check=True)
     subprocess.run(["make", "-s", "-C", "services/node/cni"], cwd=ROOT, check=True)
     for kernel in asked:  # apt, one after the other
@@ -51,7 +51,7 @@ def boots(
 
 
 def _boot(kernel: str, names: list[str], results: Path) -> Boot:
-    command = [HERE / "run", kernel, sys.executable, "-m", "tests.vm.checks", *names]
+    command: list[str | Path] = [HERE / "run", kernel, sys.executable, "-m", "tests.vm.checks", *names]
     environment = os.environ | {"VM_RESULTS": str(results), "VM_TIMEOUT_S": str(BOOT_S)}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

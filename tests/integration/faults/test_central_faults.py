@@ -55,7 +55,7 @@ async def test_the_cloud_throttles_for_a_while(fault_lab: Lab) -> None:
     load = asyncio.create_task(churn(fault_lab, 3))
 
     async def throttled() -> bool:
-        return (await fault_lab.ec2.calls())["throttled"] >= 3
+        return int((await fault_lab.ec2.calls())["throttled"]) >= 3
 
     await fault_lab.until(throttled, "the cloud to throttle")
     await fault_lab.ec2.set_faults()

@@ -86,7 +86,7 @@ class Central:
     """The server around a script, on a Unix socket, which can be stopped and started."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.script = path, Script()
+        self.path, self.script = path, Script()  # type: ignore[abstract]
         self.server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -206,7 +206,7 @@ async def test_pods_start_while_the_service_is_gone_and_it_learns_of_them(
     await until(lambda: not streamed_node.ipam.state.connected)
     assert await streamed_node.add("web") == A
     assert streamed_node.ipam.state.last_error
-    central.script = Script()
+    central.script = Script()  # type: ignore[abstract]
     await central.start()
     await until(lambda: central.script.said("open"))
     opening = central.script.said("open")[0]
@@ -254,7 +254,7 @@ async def test_the_registry_is_told_of_pods_and_life(central: Central, streamed_
         await until(lambda: len(script.said("heartbeat")) >= 2)
         await central.stop()
         await until(lambda: not streamed_node.registry.state.connected)
-        central.script = script = Script()
+        central.script = script = Script()  # type: ignore[abstract]
         await central.start()
         await until(lambda: script.said("endpoints"))
         assert [one.id for one in script.said("endpoints")[0].upserted] == ["db/eth0"]

@@ -137,7 +137,7 @@ class NodeStream:
 
     async def read(self) -> None:
         response = await self.call.read()
-        if response is grpc.aio.EOF:
+        if not isinstance(response, registry_pb2.WatchResponse):
             raise EOFError(await self.call.code())
         self.messages += 1
         self.upserts += len(response.endpoints)

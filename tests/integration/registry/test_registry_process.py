@@ -202,7 +202,8 @@ async def test_listings_go_page_by_page_and_refuse_what_is_wrong(registry: Any, 
         await stream.until(lambda stream=stream, name=name: len([of for of, _ in stream.endpoints if of == name]) == 5)
     async with registry.local() as channel:
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
-        seen, token = [], ""
+        seen: list[tuple[str, str]] = []
+        token = ""
         while True:
             answer = await stub.ListEndpoints(registry_pb2.ListEndpointsRequest(page_size=3, page_token=token))
             seen.extend((one.node, one.id) for one in answer.endpoints)

@@ -94,7 +94,7 @@ def registry_settings(issue_tls: IssueTls, socket_folder: Path) -> ServiceSettin
 @pytest.fixture
 async def registry_server(registry_settings: ServiceSettings) -> AsyncIterator[GrpcServer]:
     server = GrpcServer(registry_settings, policy=POLICY, call_limit_s=0.3)
-    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Registry(), SERVICE)
+    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Registry(), SERVICE)  # type: ignore[abstract]
     async with server:
         await server.set_serving()
         yield server

@@ -32,7 +32,7 @@ class Settings(ServiceSettings):
 class Handlers(registry_pb2_grpc.RegistryServiceServicer):
     async def GetNode(self, request: Any, context: Any) -> registry_pb2.GetNodeResponse:
         await asyncio.sleep(0.3)
-        return registry_pb2.GetNodeResponse(node={"name": request.name})
+        return registry_pb2.GetNodeResponse(node=registry_pb2.Node(name=request.name))
 
 
 async def build(settings: Settings, life: Lifecycle) -> None:
@@ -67,7 +67,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
         await asyncio.sleep(60)
     life.spawn("loop", loop)
     server = GrpcServer(settings, policy={f"/{SERVICE}/*": allow()})
-    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Handlers(), SERVICE)
+    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Handlers(), SERVICE)  # type: ignore[abstract]
     await life.enter(server)
 
 

@@ -32,12 +32,13 @@ async def test_a_rotated_client_certificate_is_used_for_new_calls(registry_serve
     async with aio_channel(target, tls, "service/registry") as channel:
         stub: Any = registry_pb2_grpc.RegistryServiceStub(channel)
         stream = stub.Watch()
-        await stream.write(registry_pb2.WatchRequest(open={"node": {"name": "node-1"}}))
+        opening = registry_pb2.WatchRequest.Open(node=registry_pb2.Node(name="node-1"))
+        await stream.write(registry_pb2.WatchRequest(open=opening))
         await stream.read()
         assert (await stub.GetNode(registry_pb2.GetNodeRequest())).node.name == "node/node-1"
         become(tls, issue_tls("node", "node-2"))
         assert (await stub.GetNode(registry_pb2.GetNodeRequest())).node.name == "node/node-2"
-        await stream.write(registry_pb2.WatchRequest(open={"node": {"name": "node-1"}}))
+        await stream.write(registry_pb2.WatchRequest(open=opening))
         assert (await stream.read()).nodes[0].name == "node-1", "an open stream goes on"
         become(tls, issue_tls("node", "node-3"))
         assert (await stub.GetNode(registry_pb2.GetNodeRequest())).node.name == "node/node-3"
@@ -63,11 +64,11 @@ async def test_threads_see_a_rotation_too(registry_server: GrpcServer, issue_tls
 async def test_a_call_outlasts_a_short_restart_of_the_server(registry_settings: ServiceSettings) -> None:
     class Handlers(registry_pb2_grpc.RegistryServiceServicer):
         async def GetNode(self, request: Any, context: Any) -> registry_pb2.GetNodeResponse:
-            return registry_pb2.GetNodeResponse(node={"name": "here"})
+            return registry_pb2.GetNodeResponse(node=registry_pb2.Node(name="here"))
 
     def server() -> GrpcServer:
         server = GrpcServer(registry_settings, policy={f"/{SERVICE}/*": allow()})
-        server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Handlers(), SERVICE)
+        server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Handlers(), SERVICE)  # type: ignore[abstract]
         return server
 
     async with aio_channel(f"unix:{registry_settings.socket}", None) as channel:

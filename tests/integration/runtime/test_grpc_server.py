@@ -22,6 +22,7 @@ from services.runtime.client import aio_channel, sync_channel
 from services.runtime.errors import RemoteError, from_rpc_error
 from services.runtime.server import GrpcServer, ListenError, allow
 from services.runtime.settings import ServiceSettings, TlsSettings
+from tests.streams import read
 
 SERVICE = "plimsoll.registry.v1.RegistryService"
 
@@ -42,8 +43,9 @@ async def get_node(channel: grpc.aio.Channel, name: str = "node-1", **arguments:
 async def watch_as(channel: grpc.aio.Channel, node: str) -> str:
     call = registry_pb2_grpc.RegistryServiceStub(channel).Watch()
     try:
-        await call.write(registry_pb2.WatchRequest(open={"node": {"name": node}}))
-        return str((await call.read()).nodes[0].name)
+        opening = registry_pb2.WatchRequest.Open(node=registry_pb2.Node(name=node))
+        await call.write(registry_pb2.WatchRequest(open=opening))
+        return (await read(call, registry_pb2.WatchResponse)).nodes[0].name
     except grpc.RpcError as exc:
         raise from_rpc_error(exc) from None
     finally:
@@ -244,7 +246,7 @@ async def test_streams_end_at_once_when_the_server_stops(registry_settings: Serv
             await asyncio.Event().wait()
 
     server = GrpcServer(registry_settings, policy={f"/{SERVICE}/*": allow()}, stop_grace_s=20)
-    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Endless(), SERVICE)
+    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Endless(), SERVICE)  # type: ignore[abstract]
     async with aio_channel(f"unix:{registry_settings.socket}", None) as channel:
         async with server:
             call = registry_pb2_grpc.RegistryServiceStub(channel).Watch()

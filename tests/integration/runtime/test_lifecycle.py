@@ -177,10 +177,10 @@ async def test_a_service_that_stands_by_is_up_for_its_manager_and_not_ready_for_
     async with Lifecycle("registry") as life:
         life.standing_by("another registry leads")
         assert "STATUS=registry is standing by: another registry leads" in example.told()
-        assert not life.started
+        before = life.started
         await life.set_started()
         assert "is serving" in example.told()
-        assert life.started
+        assert (before, life.started) == (False, True)
     assert "STOPPING=1" in example.told()
 
 

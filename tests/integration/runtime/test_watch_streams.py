@@ -18,6 +18,7 @@ from services.runtime.client import aio_channel
 from services.runtime.server import GrpcServer, allow
 from services.runtime.settings import ServiceSettings, TlsSettings
 from services.runtime.watch import Batch, Follower, FollowState, Mirror, Position, Topic, follow
+from tests.streams import read
 
 SERVICE = "plimsoll.registry.v1.RegistryService"
 
@@ -38,7 +39,7 @@ class Watched(registry_pb2_grpc.RegistryServiceServicer):
     def put(self, *names: str) -> None:
         self.topic.publish({name: registry_pb2.Node(name=name) for name in names})
 
-    async def Watch(self, requests: Any, context: Any) -> AsyncIterator[bytes]:
+    async def Watch(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         opening = (await anext(requests)).open
         self.opened.append(Position.from_proto(opening.position))
         async with self.topic.subscribe(self.opened[-1], name=opening.node.name, max_unacked=2) as subscription:
@@ -60,7 +61,7 @@ class Watched(registry_pb2_grpc.RegistryServiceServicer):
 
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[Watched]:
-    handlers = Watched()
+    handlers = Watched()  # type: ignore[abstract]
     server = GrpcServer(ServiceSettings(socket=path), policy={f"/{SERVICE}/*": allow()})
     server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, handlers, SERVICE)
     async with server:
@@ -88,7 +89,7 @@ class Node:
 
     async def _open(self, position: Position) -> Any:
         call = self._stub.Watch()
-        opening = registry_pb2.WatchRequest.Open(node={"name": self._name}, position=position.to_proto())
+        opening = registry_pb2.WatchRequest.Open(node=registry_pb2.Node(name=self._name), position=position.to_proto())
         await call.write(registry_pb2.WatchRequest(open=opening))
         return call
 
@@ -193,7 +194,7 @@ async def test_errors_of_single_objects_reach_the_server(node: Node, watch_path:
 
 
 async def test_others_write_on_the_same_stream(node: Node, watch_path: Path) -> None:
-    heartbeat = registry_pb2.WatchRequest(heartbeat={})
+    heartbeat = registry_pb2.WatchRequest(heartbeat=registry_pb2.WatchRequest.Heartbeat())
     assert not await node.follower.send(heartbeat), "there is no stream yet"
     async with serving(watch_path) as server:
         await node.until(lambda: node.follower.state.connected)
@@ -206,8 +207,9 @@ async def test_others_write_on_the_same_stream(node: Node, watch_path: Path) -> 
 async def test_a_subscriber_that_does_not_read_costs_the_server_nothing(watch_path: Path) -> None:
     async with serving(watch_path) as server, aio_channel(f"unix:{watch_path}", None) as channel:
         call = registry_pb2_grpc.RegistryServiceStub(channel).Watch()
-        await call.write(registry_pb2.WatchRequest(open={"node": {"name": "sleeper"}}))
-        first = await call.read()
+        opening = registry_pb2.WatchRequest.Open(node=registry_pb2.Node(name="sleeper"))
+        await call.write(registry_pb2.WatchRequest(open=opening))
+        first = await read(call, registry_pb2.WatchResponse)
         for number in range(3000):
             server.put(f"pod-{number % 10}", f"other-{number % 7}")
             if number % 100 == 0:
@@ -221,7 +223,7 @@ async def test_a_subscriber_that_does_not_read_costs_the_server_nothing(watch_pa
             await call.write(registry_pb2.WatchRequest(ack=ack))
             if mirror.position == server.topic.position:
                 break
-            message = await call.read()
+            message = await read(call, registry_pb2.WatchResponse)
         assert set(mirror.state) == set(server.topic.snapshot())
         call.cancel()
 

@@ -8,11 +8,11 @@ import json
 import queue
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import pytest
@@ -36,35 +36,48 @@ def fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     raise AssertionError
 
 
+class StillAlive(errors.IpamError):
+    kind = "precondition"
+
+
 class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     def __init__(self) -> None:
         self.nodes: dict[str, registry_pb2.Node] = {}
         self.endpoints: list[registry_pb2.Endpoint] = []
+        self.identities: list[registry_pb2.Identity] = []
         self.page = 2
 
-    def GetNode(self, request, context):
+    def GetNode(
+        self, request: registry_pb2.GetNodeRequest, context: grpc.ServicerContext
+    ) -> registry_pb2.GetNodeResponse:
         if request.name not in self.nodes:
             fail(context, errors.NotFound(f"no node {request.name}", field="name", remedy="see the list"))
         return registry_pb2.GetNodeResponse(node=self.nodes[request.name])
 
-    def ListNodes(self, request, context):
+    def ListNodes(
+        self, request: registry_pb2.ListNodesRequest, context: grpc.ServicerContext
+    ) -> registry_pb2.ListNodesResponse:
         names, start = sorted(self.nodes), int(request.page_token or 0)
         end = start + min(self.page, request.page_size)
         token = str(end) if end < len(names) else ""
         return registry_pb2.ListNodesResponse(nodes=[self.nodes[n] for n in names[start:end]], next_page_token=token)
 
-    def ListEndpoints(self, request, context):
+    def ListEndpoints(
+        self, request: registry_pb2.ListEndpointsRequest, context: grpc.ServicerContext
+    ) -> registry_pb2.ListEndpointsResponse:
         found = [one for one in self.endpoints if request.node in ("", one.node)]
         return registry_pb2.ListEndpointsResponse(endpoints=found)
 
-    def ListIdentities(self, request, context):
+    def ListIdentities(
+        self, request: registry_pb2.ListIdentitiesRequest, context: grpc.ServicerContext
+    ) -> registry_pb2.ListIdentitiesResponse:
         return registry_pb2.ListIdentitiesResponse(identities=self.identities)
 
-    def DeleteNode(self, request, context):
+    def DeleteNode(
+        self, request: registry_pb2.DeleteNodeRequest, context: grpc.ServicerContext
+    ) -> registry_pb2.DeleteNodeResponse:
         if self.nodes[request.name].state == registry_pb2.NODE_STATE_READY:
-            error = errors.InvalidInput("its heartbeat is fresh", field="name", remedy="stop its daemon first")
-            error.kind = "precondition"
-            fail(context, error)
+            fail(context, StillAlive("its heartbeat is fresh", field="name", remedy="stop its daemon first"))
         del self.nodes[request.name]
         return registry_pb2.DeleteNodeResponse()
 
@@ -78,54 +91,66 @@ class FakeIpam(ipam_pb2_grpc.IpamServiceServicer):
         self.status = ipam_pb2.GetStatusResponse(cloud="aws", account="1234", region="eu-west-1", leader=True)
         self.replayed: list[str] = []
 
-    def lead(self, context):
+    def lead(self, context: grpc.ServicerContext) -> None:
         if not self.status.leader:
             fail(context, errors.NotLeader("another replica leads", remedy="ask it", retry_after_s=2))
 
-    def GetPool(self, request, context):
+    def GetPool(self, request: ipam_pb2.GetPoolRequest, context: grpc.ServicerContext) -> ipam_pb2.GetPoolResponse:
         self.lead(context)
         if request.node not in self.pools:
             fail(context, errors.NotFound(f"no pool of node {request.node}", field="node"))
         return ipam_pb2.GetPoolResponse(pool=self.pools[request.node])
 
-    def ListPools(self, request, context):
+    def ListPools(
+        self, request: ipam_pb2.ListPoolsRequest, context: grpc.ServicerContext
+    ) -> ipam_pb2.ListPoolsResponse:
         self.lead(context)
         return ipam_pb2.ListPoolsResponse(pools=self.pools.values())
 
-    def Explain(self, request, context):
+    def Explain(self, request: ipam_pb2.ExplainRequest, context: grpc.ServicerContext) -> ipam_pb2.ExplainResponse:
         self.lead(context)
         if request.node not in self.findings:
             fail(context, errors.NotFound(f"no pool of node {request.node}", field="node"))
         return ipam_pb2.ExplainResponse(findings=self.findings[request.node])
 
-    def GetStatus(self, request, context):
+    def GetStatus(
+        self, request: ipam_pb2.GetStatusRequest, context: grpc.ServicerContext
+    ) -> ipam_pb2.GetStatusResponse:
         return self.status
 
-    def Resync(self, request, context):
+    def Resync(self, request: ipam_pb2.ResyncRequest, context: grpc.ServicerContext) -> ipam_pb2.ResyncResponse:
         self.lead(context)
         return ipam_pb2.ResyncResponse(intent_id="i-resync")
 
-    def SetLevel(self, request, context):
+    def SetLevel(self, request: level_pb2.SetLevelRequest, context: grpc.ServicerContext) -> level_pb2.SetLevelResponse:
         self.lead(context)
         self.asked = request
         self.status.degradation.level = self.status.degradation.by_hand = request.level
         self.status.degradation.why = f"by hand: {request.why}"
         return level_pb2.SetLevelResponse(degradation=self.status.degradation)
 
-    def ListIntents(self, request, context):
+    def ListIntents(
+        self, request: ipam_pb2.ListIntentsRequest, context: grpc.ServicerContext
+    ) -> ipam_pb2.ListIntentsResponse:
         self.lead(context)
         return ipam_pb2.ListIntentsResponse(intents=[one for one in self.intents if request.node in ("", one.node)])
 
-    def ListDeadLetters(self, request, context):
+    def ListDeadLetters(
+        self, request: ipam_pb2.ListDeadLettersRequest, context: grpc.ServicerContext
+    ) -> ipam_pb2.ListDeadLettersResponse:
         self.lead(context)
         return ipam_pb2.ListDeadLettersResponse(dead_letters=self.letters.values())
 
-    def GetDeadLetter(self, request, context):
+    def GetDeadLetter(
+        self, request: ipam_pb2.GetDeadLetterRequest, context: grpc.ServicerContext
+    ) -> ipam_pb2.GetDeadLetterResponse:
         if request.id not in self.letters:
             fail(context, errors.NotFound(f"no dead letter {request.id}", field="id"))
         return ipam_pb2.GetDeadLetterResponse(dead_letter=self.letters[request.id])
 
-    def ReplayDeadLetter(self, request, context):
+    def ReplayDeadLetter(
+        self, request: ipam_pb2.ReplayDeadLetterRequest, context: grpc.ServicerContext
+    ) -> ipam_pb2.ReplayDeadLetterResponse:
         del self.letters[request.id]
         self.replayed.append(request.id)
         return ipam_pb2.ReplayDeadLetterResponse(intent_id=f"i-{request.id}")
@@ -137,13 +162,17 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
         self.endpoints: list[node_pb2.Endpoint] = []
         self.findings: dict[str, list[node_pb2.Finding]] = {"": []}
 
-    def GetStatus(self, request, context):
+    def GetStatus(
+        self, request: node_pb2.GetStatusRequest, context: grpc.ServicerContext
+    ) -> node_pb2.GetStatusResponse:
         return self.status
 
-    def ListEndpoints(self, request, context):
+    def ListEndpoints(
+        self, request: node_pb2.ListEndpointsRequest, context: grpc.ServicerContext
+    ) -> node_pb2.ListEndpointsResponse:
         return node_pb2.ListEndpointsResponse(endpoints=self.endpoints)
 
-    def Explain(self, request, context):
+    def Explain(self, request: node_pb2.ExplainRequest, context: grpc.ServicerContext) -> node_pb2.ExplainResponse:
         unknown = [node_pb2.Finding(level="waiting", subject="lease", message=f"no pod {request.pod} has an address")]
         return node_pb2.ExplainResponse(findings=self.findings.get(request.pod, unknown))
 
@@ -169,8 +198,10 @@ class Datapath(datapath_pb2_grpc.DatapathServiceServicer):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def _unary(self, handler):
-        def answer(request, context):
+    def _unary(
+        self, handler: Callable[[Any, grpc.ServicerContext], Coroutine[Any, Any, object]]
+    ) -> Callable[[Any, grpc.ServicerContext], object]:
+        def answer(request: Any, context: grpc.ServicerContext) -> object:
             try:
                 return asyncio.run_coroutine_threadsafe(handler(request, context), self._loop).result(30)
             except DatapathError as error:
@@ -178,8 +209,10 @@ class Datapath(datapath_pb2_grpc.DatapathServiceServicer):
 
         return answer
 
-    def _stream(self, handler):
-        def answer(request, context):
+    def _stream(
+        self, handler: Callable[[Any, grpc.ServicerContext], AsyncIterator[object]]
+    ) -> Callable[[Any, grpc.ServicerContext], Iterator[object]]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[object]:
             messages: queue.Queue[object] = queue.Queue()
 
             async def read() -> None:
@@ -191,7 +224,12 @@ class Datapath(datapath_pb2_grpc.DatapathServiceServicer):
                     messages.put(error)
 
             reading = asyncio.run_coroutine_threadsafe(read(), self._loop)
-            context.add_callback(lambda: (reading.cancel(), messages.put(None)))
+
+            def leave() -> None:
+                reading.cancel()
+                messages.put(None)
+
+            context.add_callback(leave)
             while (message := messages.get()) is not None:
                 if isinstance(message, DatapathError):
                     fail(context, message)
@@ -214,7 +252,12 @@ class Answer:
 
     @property
     def error(self) -> dict[str, str]:
-        return json.loads(self.err)["error"]
+        found: dict[str, str] = json.loads(self.err)["error"]
+        return found
+
+
+class Plimsoll(Protocol):
+    def __call__(self, *args: str) -> Answer: ...
 
 
 @dataclass
@@ -267,7 +310,7 @@ def stamp(seconds: int) -> Timestamp:
 
 
 @pytest.fixture
-def plimsoll(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
+def plimsoll(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plimsoll:
     """Runs the command in a home of its own, so that no context of this machine is found."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("PLIMSOLL_CONTEXT", raising=False)
@@ -282,7 +325,7 @@ def plimsoll(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., A
 
 
 @pytest.fixture
-def site(plimsoll: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(plimsoll: Plimsoll, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site with two nodes, one pod and one pool; the command finds it by PLIMSOLL_CONTEXT."""
     with tempfile.TemporaryDirectory(prefix="plcli") as folder:
         site = Site(Path(folder))

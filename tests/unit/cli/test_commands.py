@@ -7,6 +7,7 @@ import pytest
 from services.api.ipam.v1 import ipam_pb2
 from services.api.node.v1 import node_pb2
 from services.api.registry.v1 import registry_pb2
+from tests.unit.cli.conftest import Plimsoll, Site
 
 EVERY_READ = [
     ("status",),
@@ -37,7 +38,7 @@ EVERY_READ = [
 
 
 @pytest.mark.parametrize("args", EVERY_READ, ids=" ".join)
-def test_every_command_answers_people_and_programs(plimsoll, site, args: tuple[str, ...]) -> None:
+def test_every_command_answers_people_and_programs(plimsoll: Plimsoll, site: Site, args: tuple[str, ...]) -> None:
     people, programs = plimsoll(*args), plimsoll(*args, "--json")
     assert people.code == programs.code == 0
     assert people.out.strip()
@@ -46,7 +47,7 @@ def test_every_command_answers_people_and_programs(plimsoll, site, args: tuple[s
 
 
 @pytest.mark.parametrize("args", EVERY_READ, ids=" ".join)
-def test_every_command_says_when_nothing_can_be_reached(plimsoll, site, args: tuple[str, ...]) -> None:
+def test_every_command_says_when_nothing_can_be_reached(plimsoll: Plimsoll, site: Site, args: tuple[str, ...]) -> None:
     site.stop()
     answer = plimsoll(*args, "--json")
     if args[:2] == ("ipam", "explain"):
@@ -62,14 +63,14 @@ def test_every_command_says_when_nothing_can_be_reached(plimsoll, site, args: tu
 
 
 class TestStatus:
-    def test_all_is_well(self, plimsoll, site) -> None:
+    def test_all_is_well(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("status", "--json").json
         assert answer["ok"] is True
         assert answer["nodes"] == {"total": 2, "ready": 2, "lost": 0, "pods": 1}
         assert [row["name"] for row in answer["services"]] == ["registry", "ipam-aws", "node-1"]
         assert answer["problems"] == []
 
-    def test_one_service_down_is_bad_news_and_the_rest_still_answers(self, plimsoll, site) -> None:
+    def test_one_service_down_is_bad_news_and_the_rest_still_answers(self, plimsoll: Plimsoll, site: Site) -> None:
         site.stop("ipam-aws")
         answer = plimsoll("status", "--json")
         assert answer.code == 1
@@ -78,7 +79,7 @@ class TestStatus:
         assert answer.json["problems"][0]["subject"] == "ipam-aws"
         assert "systemctl status plimsoll-ipam-aws" in answer.json["problems"][0]["remedy"]
 
-    def test_what_went_wrong_inside_is_told(self, plimsoll, site) -> None:
+    def test_what_went_wrong_inside_is_told(self, plimsoll: Plimsoll, site: Site) -> None:
         site.registry.nodes["node-2"].state = registry_pb2.NODE_STATE_LOST
         site.ipam.status.leader = False
         site.ipam.status.dead_letters = 2
@@ -93,30 +94,30 @@ class TestStatus:
 
 
 class TestNodes:
-    def test_pages_are_put_together(self, plimsoll, site) -> None:
+    def test_pages_are_put_together(self, plimsoll: Plimsoll, site: Site) -> None:
         for number in range(5):
             site.registry.nodes[f"extra-{number}"] = registry_pb2.Node(name=f"extra-{number}")
         assert len(plimsoll("nodes", "list", "--json").json) == 7
 
-    def test_a_node_is_shown_with_its_pool_and_pods(self, plimsoll, site) -> None:
+    def test_a_node_is_shown_with_its_pool_and_pods(self, plimsoll: Plimsoll, site: Site) -> None:
         node = plimsoll("nodes", "show", "node-1", "--json").json
         assert node["state"] == "ready"
         assert node["pool"]["attached"] == 2
         assert node["pods"][0]["pod"] == "shop/web-1"
 
-    def test_a_node_without_pool_is_shown_all_the_same(self, plimsoll, site) -> None:
+    def test_a_node_without_pool_is_shown_all_the_same(self, plimsoll: Plimsoll, site: Site) -> None:
         site.stop("ipam-aws")
         node = plimsoll("nodes", "show", "node-2", "--json").json
         assert node["pool"] is None
         assert "cannot be reached" in node["pool_error"]
 
-    def test_an_unknown_node(self, plimsoll, site) -> None:
+    def test_an_unknown_node(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("nodes", "show", "node-9")
         assert answer.code == 4
         assert "no node node-9" in answer.err
         assert "remedy: see the list" in answer.err
 
-    def test_a_node_that_lives_is_not_forgotten(self, plimsoll, site) -> None:
+    def test_a_node_that_lives_is_not_forgotten(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("nodes", "delete", "node-1", "--json")
         assert answer.code == 5
         assert answer.error["remedy"] == "stop its daemon first"
@@ -126,17 +127,17 @@ class TestNodes:
 
 
 class TestPods:
-    def test_pods_of_one_node(self, plimsoll, site) -> None:
+    def test_pods_of_one_node(self, plimsoll: Plimsoll, site: Site) -> None:
         assert [one["addresses"] for one in plimsoll("pods", "list", "--node", "node-1", "--json").json] == [
             ["10.0.1.9"]
         ]
         assert plimsoll("pods", "list", "--node", "node-2", "--json").json == []
         assert "no pods on node node-2" in plimsoll("pods", "list", "--node", "node-2").out
 
-    def test_pods_of_an_unknown_node(self, plimsoll, site) -> None:
+    def test_pods_of_an_unknown_node(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("pods", "list", "--node", "node-9").code == 4
 
-    def test_pods_as_their_node_tells_while_the_registry_is_down(self, plimsoll, site) -> None:
+    def test_pods_as_their_node_tells_while_the_registry_is_down(self, plimsoll: Plimsoll, site: Site) -> None:
         site.stop("registry")
         site.node.endpoints.append(
             node_pb2.Endpoint(container_id="c0ffee", interface_name="eth0", pod="shop/web-1", address="10.0.1.9")
@@ -148,7 +149,7 @@ class TestPods:
 
 
 class TestPool:
-    def test_addresses_have_states_in_words(self, plimsoll, site) -> None:
+    def test_addresses_have_states_in_words(self, plimsoll: Plimsoll, site: Site) -> None:
         pool = plimsoll("ipam", "pool", "show", "node-1", "--json").json
         assert pool["interfaces"][0]["addresses"] == [
             {"address": "10.0.1.9", "state": "in-use"},
@@ -159,13 +160,13 @@ class TestPool:
         text = plimsoll("ipam", "pool", "show", "node-1").out
         assert "1 available, 1 in-use" in text
 
-    def test_an_unknown_node_and_an_unknown_service(self, plimsoll, site) -> None:
+    def test_an_unknown_node_and_an_unknown_service(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("ipam", "pool", "show", "node-9").code == 4
         answer = plimsoll("ipam", "pool", "list", "--service", "ipam-gcp")
         assert answer.code == 4
         assert "ipam-aws" in answer.err
 
-    def test_calls_and_subnets_of_a_service(self, plimsoll, site) -> None:
+    def test_calls_and_subnets_of_a_service(self, plimsoll: Plimsoll, site: Site) -> None:
         site.ipam.status.operations.add(operation="CreateNetworkInterface", calls=4, throttled=1)
         site.ipam.status.subnets.add(id="subnet-1", cidr="10.0.1.0/24", free=200)
         (status,) = plimsoll("ipam", "status", "--json").json
@@ -173,7 +174,7 @@ class TestPool:
         assert status["subnets"][0]["blocked_until"] is None
         assert "CreateNetworkInterface" in plimsoll("ipam", "status").out
 
-    def test_capacity_says_what_bounds_each_node_and_when_subnets_run_out(self, plimsoll, site) -> None:
+    def test_capacity_says_what_bounds_each_node_and_when_subnets_run_out(self, plimsoll: Plimsoll, site: Site) -> None:
         pool = site.ipam.pools["node-1"]
         pool.obtainable.CopyFrom(
             ipam_pb2.Obtainable(addresses=7, limited_by="subnets", by_limits=19, by_subnets=7, subnets={"subnet-1": 8})
@@ -192,7 +193,7 @@ class TestPool:
         assert (node["obtainable"], node["limited_by"], node["subnets_in_reach"]) == (7, "subnets", {"subnet-1": 8})
         assert [each["runs_out_in_s"] for each in answer["subnets"]] == [7200.0, None]
 
-    def test_a_service_is_told_to_do_less_and_says_so_everywhere(self, plimsoll, site) -> None:
+    def test_a_service_is_told_to_do_less_and_says_so_everywhere(self, plimsoll: Plimsoll, site: Site) -> None:
         (before,) = plimsoll("ipam", "level", "show", "--json").json
         assert (before["level"], before["level_until"]) == ("normal", None)
         answer = plimsoll("ipam", "level", "set", "no-mutation", "--for", "90", "--why", "a move")
@@ -206,7 +207,7 @@ class TestPool:
         assert answer.code == 2
         assert "no-release" in answer.err
 
-    def test_a_pool_says_which_marks_are_in_force_and_why(self, plimsoll, site) -> None:
+    def test_a_pool_says_which_marks_are_in_force_and_why(self, plimsoll: Plimsoll, site: Site) -> None:
         pool = ipam_pb2.Pool(node=ipam_pb2.NodeSpec(name="node-7"), marks_why="warm_addresses = 2", overrides=["dmz"])
         pool.marks.pre_allocate = 2
         site.ipam.pools["node-7"] = pool
@@ -214,7 +215,7 @@ class TestPool:
         assert (told["marks"]["pre_allocate"], told["overrides"]) == (2, ["dmz"])
         assert "warm_addresses = 2" in plimsoll("ipam", "pool", "show", "node-7").out
 
-    def test_a_resync_is_asked_for(self, plimsoll, site) -> None:
+    def test_a_resync_is_asked_for(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("ipam", "resync", "--json").json == [{"service": "ipam-aws", "intent_id": "i-resync"}]
         site.ipam.status.leader = False
         answer = plimsoll("ipam", "resync")
@@ -236,7 +237,7 @@ class TestPool:
         ],
     )
     def test_a_replica_that_stands_by_is_passed_over(
-        self, plimsoll, site, args: tuple[str, ...], when_none_leads: int
+        self, plimsoll: Plimsoll, site: Site, args: tuple[str, ...], when_none_leads: int
     ) -> None:
         with site.context.open("a") as context:
             context.write(f'[ipam.other]\ntarget = "{site.folder}/standby.sock"\nidentity = "ipam-aws"\n')
@@ -245,7 +246,7 @@ class TestPool:
         site.ipam.status.leader = False
         assert plimsoll(*args).code == when_none_leads
 
-    def test_intents_with_their_steps(self, plimsoll, site) -> None:
+    def test_intents_with_their_steps(self, plimsoll: Plimsoll, site: Site) -> None:
         step = ipam_pb2.Step(number=1, operation="assign-addresses", arguments='{"count": 4}')
         site.ipam.intents = [
             ipam_pb2.Intent(id="i-1", kind=ipam_pb2.INTENT_KIND_ALLOCATE, node="node-1", want=4, steps=[step])
@@ -259,7 +260,7 @@ class TestPool:
 
 
 class TestExplain:
-    def test_a_problem_is_bad_news(self, plimsoll, site) -> None:
+    def test_a_problem_is_bad_news(self, plimsoll: Plimsoll, site: Site) -> None:
         site.ipam.findings["node-1"].append(
             ipam_pb2.Finding(
                 level=ipam_pb2.FINDING_LEVEL_PROBLEM, subject="subnet", message="subnet-1 is full", remedy="add one"
@@ -274,13 +275,13 @@ class TestExplain:
         }  # fmt: skip
 
     @pytest.mark.parametrize("name", ["shop/web-1", "c0ffee", "c0ffee/eth0"])
-    def test_a_pod_is_asked_of_registry_node_and_pool(self, plimsoll, site, name: str) -> None:
+    def test_a_pod_is_asked_of_registry_node_and_pool(self, plimsoll: Plimsoll, site: Site, name: str) -> None:
         site.node.findings[name] = [node_pb2.Finding(level="ok", subject="lease", message="journalled")]
         answer = plimsoll("ipam", "explain", name, "--json").json
         assert (answer["kind"], answer["node"]) == ("pod", "node-1")
         assert [one["asked"] for one in answer["findings"]] == ["registry", "node-1", "ipam-aws"]
 
-    def test_a_pod_that_waits_is_known_to_its_node_only(self, plimsoll, site) -> None:
+    def test_a_pod_that_waits_is_known_to_its_node_only(self, plimsoll: Plimsoll, site: Site) -> None:
         waits = node_pb2.Finding(level="waiting", subject="lease", message="the pool is empty")
         site.node.findings["shop/web-2"] = [waits]
         site.node.status.waiting_pods = 1
@@ -291,7 +292,7 @@ class TestExplain:
             ("ipam-aws", "ok"),
         ]
 
-    def test_a_pod_is_found_by_its_node_while_the_registry_is_down(self, plimsoll, site) -> None:
+    def test_a_pod_is_found_by_its_node_while_the_registry_is_down(self, plimsoll: Plimsoll, site: Site) -> None:
         site.stop("registry")
         site.node.endpoints.append(node_pb2.Endpoint(container_id="beef00", pod="shop/web-3", address="10.0.1.10"))
         site.node.findings["shop/web-3"] = [node_pb2.Finding(level="ok", subject="lease", message="journalled")]
@@ -300,24 +301,24 @@ class TestExplain:
         assert answer.json["node"] == "node-1"
         assert answer.json["pod"]["addresses"] == ["10.0.1.10"]
 
-    def test_a_pod_is_found_while_the_pools_are_down(self, plimsoll, site) -> None:
+    def test_a_pod_is_found_while_the_pools_are_down(self, plimsoll: Plimsoll, site: Site) -> None:
         site.stop("ipam-aws")
         answer = plimsoll("ipam", "explain", "c0ffee", "--json")
         assert answer.code == 1
         assert (answer.json["kind"], answer.json["node"]) == ("pod", "node-1")
 
-    def test_a_whole_container_id_may_be_short(self, plimsoll, site) -> None:
+    def test_a_whole_container_id_may_be_short(self, plimsoll: Plimsoll, site: Site) -> None:
         site.stop("registry")
         site.node.endpoints.append(node_pb2.Endpoint(container_id="demo", interface_name="eth0", address="10.0.1.10"))
         assert plimsoll("ipam", "explain", "demo", "--json").json["node"] == "node-1"
 
-    def test_nobody_knows_it(self, plimsoll, site) -> None:
+    def test_nobody_knows_it(self, plimsoll: Plimsoll, site: Site) -> None:
         for name in ("node-9", "shop/web-9"):
             answer = plimsoll("ipam", "explain", name)
             assert answer.code == 4
             assert f"nobody knows a node or a pod {name}" in answer.err
 
-    def test_a_node_whose_daemon_runs_but_that_no_pool_knows(self, plimsoll, site) -> None:
+    def test_a_node_whose_daemon_runs_but_that_no_pool_knows(self, plimsoll: Plimsoll, site: Site) -> None:
         site.ipam.findings.clear()
         answer = plimsoll("ipam", "explain", "node-1", "--json")
         assert answer.code == 1
@@ -326,37 +327,37 @@ class TestExplain:
 
 class TestDeadLetters:
     @pytest.fixture
-    def dead(self, site):
+    def dead(self, site: Site) -> Site:
         """Two intents that gave up."""
         for id in ("d-1", "d-2"):
             intent = ipam_pb2.Intent(id=f"i-{id}", kind=ipam_pb2.INTENT_KIND_ALLOCATE, node="node-1", attempts=20)
             site.ipam.letters[id] = ipam_pb2.DeadLetter(id=id, intent=intent, why="the subnet does not exist")
         return site
 
-    def test_the_list_is_bad_news(self, plimsoll, dead) -> None:
+    def test_the_list_is_bad_news(self, plimsoll: Plimsoll, dead: Site) -> None:
         answer = plimsoll("queue", "dead-letters", "list", "--json")
         assert answer.code == 1
         assert [one["id"] for one in answer.json] == ["d-1", "d-2"]
         assert "the subnet does not exist" in plimsoll("queue", "dead-letters", "list").out
 
-    def test_one_is_shown(self, plimsoll, dead) -> None:
+    def test_one_is_shown(self, plimsoll: Plimsoll, dead: Site) -> None:
         assert plimsoll("queue", "dead-letters", "show", "d-1", "--json").json["intent"]["attempts"] == 20
         assert "no step was taken" in plimsoll("queue", "dead-letters", "show", "d-1").out
         assert plimsoll("queue", "dead-letters", "show", "d-9").code == 4
 
-    def test_one_is_replayed(self, plimsoll, dead) -> None:
+    def test_one_is_replayed(self, plimsoll: Plimsoll, dead: Site) -> None:
         answer = plimsoll("queue", "dead-letters", "replay", "d-2", "--json").json
         assert answer == [{"id": "d-2", "service": "ipam-aws", "intent_id": "i-d-2"}]
         assert dead.ipam.replayed == ["d-2"]
 
-    def test_all_are_replayed(self, plimsoll, dead) -> None:
+    def test_all_are_replayed(self, plimsoll: Plimsoll, dead: Site) -> None:
         assert len(plimsoll("queue", "dead-letters", "replay", "--all", "--json").json) == 2
         assert "nothing gave up" in plimsoll("queue", "dead-letters", "replay", "--all").out
 
-    def test_nothing_is_replayed_when_one_is_unknown(self, plimsoll, dead) -> None:
+    def test_nothing_is_replayed_when_one_is_unknown(self, plimsoll: Plimsoll, dead: Site) -> None:
         assert plimsoll("queue", "dead-letters", "replay", "d-1", "d-9").code == 4
         assert dead.ipam.replayed == []
 
     @pytest.mark.parametrize("args", [(), ("d-1", "--all")])
-    def test_ids_or_all(self, plimsoll, dead, args: tuple[str, ...]) -> None:
+    def test_ids_or_all(self, plimsoll: Plimsoll, dead: Site, args: tuple[str, ...]) -> None:
         assert plimsoll("queue", "dead-letters", "replay", *args).code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from services.cli.connect import stub_of
 from services.cli.context import Service
 from services.cli.errors import Refused
 from services.runtime import pki
+from tests.unit.cli.conftest import Plimsoll, Site
 
 
-def test_a_socket_that_its_service_left_behind(plimsoll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_its_service_left_behind(
+    plimsoll: Plimsoll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as left:
         left.bind("stale.sock")
@@ -29,7 +33,7 @@ def test_a_socket_that_its_service_left_behind(plimsoll, tmp_path: Path, monkeyp
     assert "systemctl status plimsoll-registry" in answer.err
 
 
-def test_a_socket_that_one_may_not_open(site) -> None:
+def test_a_socket_that_one_may_not_open(site: Site) -> None:
     """Only its owner's folder keeps it: whoever is somebody else is refused."""
     service = Service("registry", "registry", f"unix:{site.folder}/registry.sock", "registry")
     was_root = os.geteuid() == 0
@@ -47,9 +51,12 @@ def test_a_socket_that_one_may_not_open(site) -> None:
         site.folder.chmod(0o700)
 
 
+Secure = tuple[Path, Callable[..., str]]  # the authority's folder, and a writer of context files
+
+
 class TestTls:
     @pytest.fixture
-    def secure(self, site, tmp_path: Path):
+    def secure(self, site: Site, tmp_path: Path) -> Iterator[Secure]:
         """The site's registry on TCP with mutual TLS; returns a writer of context files for its port."""
         folder = tmp_path / "pki"
         pki.create_ca(folder)
@@ -76,11 +83,11 @@ class TestTls:
             f'[tls]\nca = "{folder}/ca.pem"\ncertificate = "{folder}/service-cli.pem"\nkey = "{folder}/service-cli.key"'
         )
 
-    def test_with_certificates_of_the_same_authority(self, plimsoll, secure) -> None:
+    def test_with_certificates_of_the_same_authority(self, plimsoll: Plimsoll, secure: Secure) -> None:
         folder, context = secure
         assert len(plimsoll("nodes", "list", "--json", "--context", context(self.tls(folder))).json) == 2
 
-    def test_with_those_of_another(self, plimsoll, secure, tmp_path: Path) -> None:
+    def test_with_those_of_another(self, plimsoll: Plimsoll, secure: Secure, tmp_path: Path) -> None:
         other = tmp_path / "other"
         pki.create_ca(other)
         pki.issue(other, other, "service", "cli")
@@ -88,19 +95,19 @@ class TestTls:
         assert answer.code == 3
         assert "certificates" in answer.err
 
-    def test_with_none(self, plimsoll, secure) -> None:
+    def test_with_none(self, plimsoll: Plimsoll, secure: Secure) -> None:
         answer = plimsoll("nodes", "list", "--context", secure[1]())
         assert answer.code == 3
         assert "[tls]" in answer.err
 
-    def test_with_none_for_a_service_that_is_not_on_this_machine(self, plimsoll, tmp_path: Path) -> None:
+    def test_with_none_for_a_service_that_is_not_on_this_machine(self, plimsoll: Plimsoll, tmp_path: Path) -> None:
         path = tmp_path / "context.toml"
         path.write_text('registry = "registry.example.net:7401"')
         answer = plimsoll("nodes", "list", "--context", str(path), "--json")
         assert answer.code == 2
         assert answer.error["field"] == "tls"
 
-    def test_with_files_that_are_not_there(self, plimsoll, secure, tmp_path: Path) -> None:
+    def test_with_files_that_are_not_there(self, plimsoll: Plimsoll, secure: Secure, tmp_path: Path) -> None:
         answer = plimsoll("nodes", "list", "--context", secure[1](self.tls(tmp_path / "absent")))
         assert answer.code == 2
         assert "absent" in answer.err

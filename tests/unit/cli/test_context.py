@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO
 
 import pytest
 
 from services.cli.context import find, load
 from services.cli.errors import CliError, Unknown, Usage
+from tests.unit.cli.conftest import Plimsoll
+
+
+class Places:
+    """Finds a context among places of a machine of our own; `put` writes a file there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.user = self.home / ".config" / "plimsoll" / "context.toml"
+        self.system = folder / "etc" / "context.toml"
+        self.labs = folder / "labs"
+        self.locks: dict[str, IO[str]] = {}
+
+    def lab(self, name: str) -> Path:
+        """A running lab's context; `kill` ends the lab."""
+        path = self.put(self.labs / name / "context.toml")
+        self.locks[name] = (path.parent / "lock").open("w")
+        fcntl.flock(self.locks[name], fcntl.LOCK_EX)
+        return path
+
+    def kill(self, name: str) -> None:
+        self.locks.pop(name).close()
+
+    def put(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        return path
+
+    def find(self, given: Path | None = None) -> Path:
+        return find(given, home=self.home, system=self.system, labs=self.labs)
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Finds a context among places of a machine of our own; `put` writes a file there."""
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     monkeypatch.delenv("PLIMSOLL_CONTEXT", raising=False)
-
-    class Places:
-        user = tmp_path / "home" / ".config" / "plimsoll" / "context.toml"
-        system = tmp_path / "etc" / "context.toml"
-        labs = tmp_path / "labs"
-        locks: ClassVar[dict[str, IO[str]]] = {}
-
-        def lab(self, name: str) -> Path:
-            """A running lab's context; `kill` ends the lab."""
-            path = self.put(self.labs / name / "context.toml")
-            self.locks[name] = (path.parent / "lock").open("w")
-            fcntl.flock(self.locks[name], fcntl.LOCK_EX)
-            return path
-
-        def kill(self, name: str) -> None:
-            self.locks.pop(name).close()
-
-        def put(self, path: Path) -> Path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("")
-            return path
-
-        def find(self, given: Path | None = None) -> Path:
-            return find(given, home=tmp_path / "home", system=self.system, labs=self.labs)
-
-    yield Places()
-    for lock in Places.locks.values():
+    places = Places(tmp_path)
+    yield places
+    for lock in places.locks.values():
         lock.close()
 
 
-def test_the_nearest_place_wins(places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_place_wins(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = places.lab("lab")
     assert places.find() == lab, "a running lab is found by itself"
     places.put(places.system)
@@ -60,7 +66,7 @@ def test_the_nearest_place_wins(places, tmp_path: Path, monkeypatch: pytest.Monk
     assert places.find(given) == given, "the option wins"
 
 
-def test_two_labs_must_be_told_apart(places) -> None:
+def test_two_labs_must_be_told_apart(places: Places) -> None:
     places.lab("a")
     living = places.lab("b")
     with pytest.raises(Usage, match="several labs") as caught:
@@ -71,13 +77,13 @@ def test_two_labs_must_be_told_apart(places) -> None:
     assert places.find() == living, "a killed lab leaves its folder, but is not meant"
 
 
-def test_no_context_at_all_says_how_to_get_one(places) -> None:
+def test_no_context_at_all_says_how_to_get_one(places: Places) -> None:
     with pytest.raises(Unknown) as caught:
         places.find()
     assert "make lab" in caught.value.remedy
 
 
-def test_a_file_that_is_named_but_absent(places, tmp_path: Path) -> None:
+def test_a_file_that_is_named_but_absent(places: Places, tmp_path: Path) -> None:
     with pytest.raises(Unknown, match=r"absent\.toml"):
         places.find(tmp_path / "absent.toml")
 
@@ -145,7 +151,7 @@ def test_what_a_context_lacks_is_named(tmp_path: Path) -> None:
         assert caught.value.exit_code == 2
 
 
-def test_a_bad_file_ends_a_command_with_code_2_and_no_traceback(plimsoll, tmp_path: Path) -> None:
+def test_a_bad_file_ends_a_command_with_code_2_and_no_traceback(plimsoll: Plimsoll, tmp_path: Path) -> None:
     path = tmp_path / "context.toml"
     path.write_text("registry = 7")
     for args in (["--context", str(path), "nodes", "list"], ["nodes", "list", "--context", str(path)]):

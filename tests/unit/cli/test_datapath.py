@@ -10,10 +10,11 @@ from datapath.errors import DatapathError
 from datapath.view.model import Trouble
 from services.cli.datapath import split_destination
 from services.cli.errors import Usage
+from tests.unit.cli.conftest import Plimsoll, Site
 
 
 class TestStatus:
-    def test_all_is_told(self, plimsoll, site) -> None:
+    def test_all_is_told(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("datapath", "status", "--json").json
         assert (answer["node"], answer["mode"], answer["generation"]) == ("node-1", "ebpf", 12)
         assert answer["programs"][0]["verified_instructions"] == 4321
@@ -22,7 +23,7 @@ class TestStatus:
         assert "plmweb (from-pod, tcx)" in people
         assert "1 lost" in people
 
-    def test_a_problem_is_bad_news(self, plimsoll, site) -> None:
+    def test_a_problem_is_bad_news(self, plimsoll: Plimsoll, site: Site) -> None:
         site.datapath.view.answer_status = replace(
             site.datapath.view.answer_status, troubles=[Trouble("eth1", "has no address", "give it one")]
         )
@@ -30,7 +31,7 @@ class TestStatus:
         assert answer.code == 1
         assert "remedy: give it one" in answer.out
 
-    def test_a_daemon_without_programs_says_so(self, plimsoll, site) -> None:
+    def test_a_daemon_without_programs_says_so(self, plimsoll: Plimsoll, site: Site) -> None:
         site.datapath.view.fail_next = _Off()
         answer = plimsoll("datapath", "status", "--json")
         assert answer.code == 5
@@ -61,58 +62,60 @@ class TestFilters:
             (("--state", "open", "--state", "opening", "--order", "bytes"), 2),
         ],
     )
-    def test_connections(self, plimsoll, site, options: tuple[str, ...], found: int) -> None:
+    def test_connections(self, plimsoll: Plimsoll, site: Site, options: tuple[str, ...], found: int) -> None:
         assert len(plimsoll("datapath", "ct", "list", *options, "--json").json) == found
 
     @pytest.mark.parametrize(
         ("option", "value"), [("--pod", "web"), ("--address", "10.0.1"), ("--port", "70000"), ("--protocol", "tpc")]
     )
     @pytest.mark.parametrize("command", [("datapath", "ct", "list"), ("datapath", "nat", "list"), ("monitor",)])
-    def test_a_mistake_is_named(self, plimsoll, site, command: tuple[str, ...], option: str, value: str) -> None:
+    def test_a_mistake_is_named(
+        self, plimsoll: Plimsoll, site: Site, command: tuple[str, ...], option: str, value: str
+    ) -> None:
         answer = plimsoll(*command, option, value, "--json")
         assert answer.code == 2
         assert answer.error["field"] == option.removeprefix("--")
         assert answer.error["remedy"]
 
     @pytest.mark.parametrize(("option", "value"), [("--order", "size")])
-    def test_an_order_that_there_is_not(self, plimsoll, site, option: str, value: str) -> None:
+    def test_an_order_that_there_is_not(self, plimsoll: Plimsoll, site: Site, option: str, value: str) -> None:
         answer = plimsoll("datapath", "ct", "list", option, value, "--json")
         assert (answer.code, answer.error["field"]) == (2, "order")
 
-    def test_the_largest_come_first(self, plimsoll, site) -> None:
+    def test_the_largest_come_first(self, plimsoll: Plimsoll, site: Site) -> None:
         listed = plimsoll("datapath", "ct", "list", "--order", "bytes", "--json").json
         assert [one["destination"]["pod"] for one in listed] == ["shop/db", ""]
         listed = plimsoll("datapath", "ct", "list", "--order", "newest", "--limit", "1", "--json").json
         assert [one["destination"]["pod"] for one in listed] == [""]
 
-    def test_a_cut_list_says_so(self, plimsoll, site) -> None:
+    def test_a_cut_list_says_so(self, plimsoll: Plimsoll, site: Site) -> None:
         assert "more with --limit" in plimsoll("datapath", "ct", "list", "--limit", "1").out
 
 
 class TestFlush:
-    def test_what_is_selected_is_forgotten(self, plimsoll, site) -> None:
+    def test_what_is_selected_is_forgotten(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("datapath", "ct", "flush", "--pod", "shop/db").out == "1 connection forgotten\n"
         assert plimsoll("datapath", "ct", "flush", "--all", "--json").json == {"deleted": 1}
 
-    def test_all_must_be_said(self, plimsoll, site) -> None:
+    def test_all_must_be_said(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("datapath", "ct", "flush")
         assert answer.code == 2
         assert "or all" in answer.err
         assert len(site.datapath.view.answer_flows) == 2
 
-    def test_all_and_some_is_a_contradiction(self, plimsoll, site) -> None:
+    def test_all_and_some_is_a_contradiction(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("datapath", "ct", "flush", "--all", "--port", "80").code == 2
 
 
 class TestTrace:
-    def test_steps_and_the_end(self, plimsoll, site) -> None:
+    def test_steps_and_the_end(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("datapath", "trace", "shop/web", "shop/db:5432")
         assert answer.code == 0
         assert "tcp shop/web 10.0.1.5:40000 > shop/db 10.0.1.6:5432" in answer.out
         assert "egress policy: allowed by rule 7" in answer.out
         assert "forwarded: delivered to pod shop/db by plmdb" in answer.out
 
-    def test_a_drop_is_bad_news_with_its_remedy(self, plimsoll, site) -> None:
+    def test_a_drop_is_bad_news_with_its_remedy(self, plimsoll: Plimsoll, site: Site) -> None:
         site.datapath.view.answer_traced = replace(
             site.datapath.view.answer_traced,
             verdict="dropped",
@@ -124,7 +127,7 @@ class TestTrace:
         assert answer.code == 1
         assert "dropped: denied\nremedy: allow" in answer.out
 
-    def test_a_pod_of_another_node(self, plimsoll, site) -> None:
+    def test_a_pod_of_another_node(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("datapath", "trace", "shop/other", "10.0.1.6", "--json")
         assert answer.code == 4
         assert answer.error["field"] == "pod"
@@ -154,7 +157,7 @@ class TestTrace:
 
 
 class TestTables:
-    def test_drops_are_told_with_remedies_the_most_first(self, plimsoll, site) -> None:
+    def test_drops_are_told_with_remedies_the_most_first(self, plimsoll: Plimsoll, site: Site) -> None:
         drops = plimsoll("datapath", "drops", "--json").json["drops"]
         assert [(one["reason"], one["hook"], one["direction"], one["packets"]) for one in drops] == [
             ("policy-egress", "from-pod", "egress", 7),
@@ -162,23 +165,23 @@ class TestTables:
         ]
         assert "remedy: see `plimsoll datapath policy list POD`" in plimsoll("datapath", "drops").out
 
-    def test_a_map_that_is_not_counted(self, plimsoll, site) -> None:
+    def test_a_map_that_is_not_counted(self, plimsoll: Plimsoll, site: Site) -> None:
         maps = {one["name"]: one for one in plimsoll("datapath", "maps", "--json").json}
         assert maps["events"]["entries"] is None
         assert maps["flows"]["pressure"] == 0.75
         assert "75%" in plimsoll("datapath", "maps").out
 
-    def test_one_address(self, plimsoll, site) -> None:
+    def test_one_address(self, plimsoll: Plimsoll, site: Site) -> None:
         assert [one["pod"] for one in plimsoll("datapath", "addresses", "10.0.2.9", "--json").json] == ["shop/cache"]
         assert "it is the world" in plimsoll("datapath", "addresses", "192.0.2.1").out
         assert plimsoll("datapath", "addresses", "10.0.2").code == 2
 
-    def test_policy_of_one_pod(self, plimsoll, site) -> None:
+    def test_policy_of_one_pod(self, plimsoll: Plimsoll, site: Site) -> None:
         assert len(plimsoll("datapath", "policy", "list", "shop/web", "--json").json) == 2
         assert "any" in plimsoll("datapath", "policy", "list", "shop/web").out
         assert plimsoll("datapath", "policy", "list", "shop/no").code == 4
 
-    def test_prefilter(self, plimsoll, site) -> None:
+    def test_prefilter(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("datapath", "prefilter", "add", "203.0.113.0/24", "198.51.100.7/32").out == "2 ranges added\n"
         assert plimsoll("datapath", "prefilter", "add", "203.0.113.0/24", "--json").json == {"added": 0, "deleted": 0}
         assert "203.0.113.0/24" in plimsoll("datapath", "prefilter", "list").out
@@ -186,22 +189,24 @@ class TestTables:
 
 
 class TestWhichNode:
-    def test_the_only_one_is_asked(self, plimsoll, site) -> None:
+    def test_the_only_one_is_asked(self, plimsoll: Plimsoll, site: Site) -> None:
         assert plimsoll("datapath", "maps", "--node", "node-1").code == 0
 
-    def test_of_several_one_must_be_named(self, plimsoll, site) -> None:
+    def test_of_several_one_must_be_named(self, plimsoll: Plimsoll, site: Site) -> None:
         with site.context.open("a") as file:
             file.write('node-2 = "/run/nowhere.sock"\n')
         answer = plimsoll("datapath", "maps", "--json")
         assert answer.code == 2
         assert answer.error["remedy"] == "choose one: --node node-1 or --node node-2"
 
-    def test_one_that_the_context_lacks(self, plimsoll, site) -> None:
+    def test_one_that_the_context_lacks(self, plimsoll: Plimsoll, site: Site) -> None:
         answer = plimsoll("datapath", "maps", "--node", "node-9")
         assert answer.code == 4
         assert "node-9" in answer.err
 
-    def test_a_daemon_of_an_older_release(self, plimsoll, site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_daemon_of_an_older_release(
+        self, plimsoll: Plimsoll, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(
             "services.api.node.v1.datapath_pb2_grpc.DatapathServiceStub.__init__",
             lambda self, channel: setattr(
@@ -214,7 +219,7 @@ class TestWhichNode:
         assert "no programs in the kernel" in answer.err
 
 
-def test_completion_knows_pods_and_nodes(plimsoll, site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_knows_pods_and_nodes(plimsoll: Plimsoll, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from services.api.node.v1 import node_pb2
 
     site.node.endpoints.append(node_pb2.Endpoint(container_id="c1", pod="shop/web", address="10.0.1.5"))

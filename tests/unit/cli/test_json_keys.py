@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from services.api.ipam.v1 import ipam_pb2
+from tests.unit.cli.conftest import Plimsoll, Site
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 ARGUMENTS = {
@@ -48,7 +49,7 @@ def keys(data: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(("command", "wanted"), promised(), ids=lambda value: value if isinstance(value, str) else "")
 def test_the_keys_are_there(
-    plimsoll, site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, wanted: set[str]
+    plimsoll: Plimsoll, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, wanted: set[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text("lost_after_s = -1")

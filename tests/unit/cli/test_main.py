@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from services.cli.main import Root, app
+from tests.unit.cli.conftest import Plimsoll, Site
 
 HEAVY = ("rich", "grpc", "google", "cryptography", "celery", "asyncio", "boto3", "pyroute2", "sqlalchemy", "lab")
 
@@ -45,7 +46,7 @@ def test_help_of_a_group_loads_that_group_alone() -> None:
     assert not {name for name in loaded if name.split(".")[0] in HEAVY}
 
 
-def test_help_lists_the_groups_and_the_extension(plimsoll) -> None:
+def test_help_lists_the_groups_and_the_extension(plimsoll: Plimsoll) -> None:
     answer = plimsoll("--help")
     assert answer.code == 0
     for name in (*Root.table, "lab"):
@@ -60,14 +61,14 @@ def test_the_table_says_what_the_group_says(name: str) -> None:
     assert command.help.split("\n")[0].startswith(Root.table[name].help.rstrip("."))
 
 
-def test_a_misspelt_command_is_answered_with_its_neighbour(plimsoll) -> None:
+def test_a_misspelt_command_is_answered_with_its_neighbour(plimsoll: Plimsoll) -> None:
     answer = plimsoll("nodse")
     assert answer.code == 2
     assert "Did you mean" in answer.err
     assert "'nodes'" in answer.err
 
 
-def test_an_extension_that_cannot_be_loaded_says_so(plimsoll, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extension_that_cannot_be_loaded_says_so(plimsoll: Plimsoll, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
 
     broken = EntryPoint("extra", "no_such_package.cli:app", "plimsoll.commands")
@@ -79,19 +80,19 @@ def test_an_extension_that_cannot_be_loaded_says_so(plimsoll, monkeypatch: pytes
     assert "remedy" in answer.err
 
 
-def test_version(plimsoll) -> None:
+def test_version(plimsoll: Plimsoll) -> None:
     assert plimsoll("version", "--json").json["version"]
     assert "version" in plimsoll("version").out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(plimsoll, shell: str) -> None:
+def test_completion_scripts(plimsoll: Plimsoll, shell: str) -> None:
     answer = plimsoll("completion", shell)
     assert answer.code == 0
     assert f"_PLIMSOLL_COMPLETE=complete_{shell}" in answer.out
 
 
-def test_completion_knows_the_names_of_nodes(plimsoll, site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_knows_the_names_of_nodes(plimsoll: Plimsoll, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_PLIMSOLL_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_CWORD", "3")
     for words in ("plimsoll ipam explain node", "plimsoll nodes show node"):
@@ -104,13 +105,13 @@ def test_completion_knows_the_names_of_nodes(plimsoll, site, monkeypatch: pytest
     assert answer.err == ""
 
 
-def test_the_lab_is_mounted(plimsoll) -> None:
+def test_the_lab_is_mounted(plimsoll: Plimsoll) -> None:
     answer = plimsoll("lab", "--help")
     assert answer.code == 0
     assert "fake-ec2" in answer.out
 
 
-def test_completion_knows_the_commands_of_a_group(plimsoll, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_knows_the_commands_of_a_group(plimsoll: Plimsoll, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_PLIMSOLL_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "plimsoll ipam pool ")
     monkeypatch.setenv("COMP_CWORD", "3")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from datapath import layout
 from datapath.events.pcap import read_packets
 from datapath.events.testing import event_record
+from tests.unit.cli.conftest import Answer, Plimsoll, Site
 
 PACKET = bytes.fromhex("0e500a4d00010e580a0001050800") + b"\x45" + bytes(59)
 DENIED: dict[str, Any] = {
@@ -24,11 +24,15 @@ DENIED: dict[str, Any] = {
 OPENED = {**DENIED, "type": layout.EVENT_FLOW_NEW, "reason": 0, "destination": "10.0.1.6", "destination_port": 5432}
 
 
+class Monitor(Protocol):
+    def __call__(self, *args: str, events: list[dict[str, Any]]) -> Answer: ...
+
+
 @pytest.fixture
-def monitor(plimsoll, site) -> Callable[..., Any]:
+def monitor(plimsoll: Plimsoll, site: Site) -> Monitor:
     """Runs the monitor; once it listens, the events happen."""
 
-    def run(*args: str, events: list[dict[str, Any]]) -> Any:
+    def run(*args: str, events: list[dict[str, Any]]) -> Answer:
         hub, records = site.datapath.view.hub, site.datapath.view.records
 
         def happen() -> None:
@@ -47,7 +51,7 @@ def monitor(plimsoll, site) -> Callable[..., Any]:
     return run
 
 
-def test_a_line_for_people(monitor) -> None:
+def test_a_line_for_people(monitor: Monitor) -> None:
     answer = monitor("--count", "2", events=[DENIED, OPENED])
     assert answer.code == 0
     first, second = answer.out.splitlines()
@@ -56,7 +60,7 @@ def test_a_line_for_people(monitor) -> None:
     assert "forwarded from-pod     shop/web 10.0.1.5:40000 > shop/db 10.0.1.6:5432 tcp flow-new" in second
 
 
-def test_an_object_a_line_for_programs(monitor) -> None:
+def test_an_object_a_line_for_programs(monitor: Monitor) -> None:
     answer = monitor("--count", "1", "--json", events=[DENIED])
     (event,) = [json.loads(line) for line in answer.out.splitlines()]
     assert (event["type"], event["verdict"], event["reason"]) == ("drop", "dropped", "policy-egress")
@@ -72,12 +76,12 @@ def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
-def test_filters_work_at_the_daemon(monitor) -> None:
+def test_filters_work_at_the_daemon(monitor: Monitor) -> None:
     answer = monitor("--count", "1", "--verdict", "forwarded", "--port", "5432", "--json", events=[DENIED, OPENED])
     assert json.loads(answer.out)["type"] == "flow-new"
 
 
-def test_a_flood_is_two_lines(monitor) -> None:
+def test_a_flood_is_two_lines(monitor: Monitor) -> None:
     answer = monitor(
         "--count", "2", "--interval", "0.3", events=[{**DENIED, "source_port": port} for port in range(1, 501)]
     )
@@ -86,16 +90,16 @@ def test_a_flood_is_two_lines(monitor) -> None:
     assert " x499" in second
 
 
-def test_each_by_itself(monitor) -> None:
+def test_each_by_itself(monitor: Monitor) -> None:
     answer = monitor("--count", "500", "--interval", "0", "--json", events=[DENIED] * 501)
     assert len(answer.out.splitlines()) == 500
 
 
-def test_what_the_programs_left_out_is_told(monitor) -> None:
+def test_what_the_programs_left_out_is_told(monitor: Monitor) -> None:
     assert "(17 more not told)" in monitor("--count", "1", events=[{**DENIED, "suppressed": 17}]).out
 
 
-def test_a_reader_is_told_what_it_lost(monitor, site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_is_told_what_it_lost(monitor: Monitor, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     view = site.datapath.view
     subscribe = view.hub.subscribe
     monkeypatch.setattr(view.hub, "subscribe", lambda test, notify: subscribe(test, notify, capacity=3))
@@ -104,12 +108,12 @@ def test_a_reader_is_told_what_it_lost(monitor, site, monkeypatch: pytest.Monkey
     assert lines[-1] == {"type": "lost", "events": 7, "in_ring": 0}
 
 
-def test_the_pod_behind_a_forged_address_is_named(monitor) -> None:
+def test_the_pod_behind_a_forged_address_is_named(monitor: Monitor) -> None:
     forged = {**DENIED, "reason": layout.DROP_SPOOFED_ADDRESS, "source": "192.0.2.1"}
     assert "by shop/web" in monitor("--count", "1", "--pod", "shop/web", events=[forged]).out
 
 
-def test_packets_in_a_file(monitor, tmp_path: Path) -> None:
+def test_packets_in_a_file(monitor: Monitor, tmp_path: Path) -> None:
     path = tmp_path / "drops.pcapng"
     answer = monitor("--count", "2", "--pcap", str(path), "--json", events=[DENIED, {**DENIED, "ifindex": 8}])
     assert answer.json == {"file": str(path), "packets": 2, "lost": 0}
@@ -118,13 +122,13 @@ def test_packets_in_a_file(monitor, tmp_path: Path) -> None:
     assert packets[0].comment == "dropped from-pod policy-egress"
 
 
-def test_a_file_that_cannot_be_written(plimsoll, site, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written(plimsoll: Plimsoll, site: Site, tmp_path: Path) -> None:
     answer = plimsoll("monitor", "--pcap", str(tmp_path / "no" / "file"), "--json")
     assert answer.code == 5
     assert answer.error["field"] == "pcap"
 
 
-def test_nobody_listens_after_the_end(monitor, site) -> None:
+def test_nobody_listens_after_the_end(monitor: Monitor, site: Site) -> None:
     monitor("--count", "1", events=[DENIED])
     until = time.monotonic() + 5
     while site.datapath.view.hub.counts().subscribers and time.monotonic() < until:

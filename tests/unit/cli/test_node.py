@@ -10,6 +10,7 @@ import pytest
 from datapath.cleanup import CleanupReport
 from datapath.errors import KernelRefused
 from datapath.loader.pins import Inventory
+from tests.unit.cli.conftest import Plimsoll
 
 PINNED = Inventory(links=("from_pod-plmweb",), maps=("flows", "nat"), programs=("from_pod",), filters=())
 NETWORK = CleanupReport(
@@ -56,7 +57,7 @@ def options(tmp_path: Path) -> tuple[str, ...]:
     return ("--socket", str(tmp_path / "node.sock"), "--bpf-dir", "/sys/fs/bpf/nowhere")
 
 
-def test_programs_go_before_devices(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
+def test_programs_go_before_devices(plimsoll: Plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     answer = plimsoll("node", "cleanup", *options(tmp_path))
     assert answer.code == 0
     assert kernel.done == [
@@ -68,7 +69,7 @@ def test_programs_go_before_devices(plimsoll, kernel: Kernel, tmp_path: Path) ->
     assert answer.out == "1 link, 1 program, 2 maps, 1 rule, 2 addresses removed\n"
 
 
-def test_a_dry_run_names_everything_and_removes_nothing(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
+def test_a_dry_run_names_everything_and_removes_nothing(plimsoll: Plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     answer = plimsoll("node", "cleanup", "--dry-run", *options(tmp_path))
     assert kernel.done == ["look at /sys/fs/bpf/nowhere", "look at the network"]
     assert "map flows" in answer.out
@@ -79,12 +80,12 @@ def test_a_dry_run_names_everything_and_removes_nothing(plimsoll, kernel: Kernel
     assert data["rules"] == list(NETWORK.rules)
 
 
-def test_nothing_to_do(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
+def test_nothing_to_do(plimsoll: Plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     kernel.pinned, kernel.network = Inventory(), CleanupReport()
     assert plimsoll("node", "cleanup", *options(tmp_path)).out == "nothing of ours is in the kernel\n"
 
 
-def test_a_running_daemon_is_not_undermined(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
+def test_a_running_daemon_is_not_undermined(plimsoll: Plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(tmp_path / "node.sock"))
         daemon.listen()
@@ -96,14 +97,14 @@ def test_a_running_daemon_is_not_undermined(plimsoll, kernel: Kernel, tmp_path: 
         assert plimsoll("node", "cleanup", "--force", *options(tmp_path)).code == 0
 
 
-def test_only_root_may(plimsoll, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_root_may(plimsoll: Plimsoll, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     answer = plimsoll("node", "cleanup", *options(tmp_path))
     assert answer.code == 5
     assert "sudo" in answer.err
 
 
-def test_what_the_kernel_refuses_is_told(plimsoll, kernel: Kernel, tmp_path: Path) -> None:
+def test_what_the_kernel_refuses_is_told(plimsoll: Plimsoll, kernel: Kernel, tmp_path: Path) -> None:
     kernel.refuses = KernelRefused("remove a route", 16)
     answer = plimsoll("node", "cleanup", "--json", *options(tmp_path))
     assert answer.code == 5

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.cli.conftest import Plimsoll
+
 
 @pytest.fixture
-def authority(plimsoll, tmp_path: Path) -> Path:
+def authority(plimsoll: Plimsoll, tmp_path: Path) -> Path:
     """A folder with an authority and the certificate of a registry that also answers to an address."""
     folder = tmp_path / "pki"
     assert plimsoll("pki", "init", "--folder", str(folder), "--trust-domain", "shop.example").code == 0
@@ -19,7 +21,7 @@ def authority(plimsoll, tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_was_issued_is_shown(plimsoll, authority: Path) -> None:
+def test_what_was_issued_is_shown(plimsoll: Plimsoll, authority: Path) -> None:
     ca, registry = plimsoll("pki", "show", "--folder", str(authority), "--json").json
     assert (ca["kind"], ca["name"]) == ("authority", "shop.example")
     assert registry["identity"] == "spiffe://shop.example/service/registry"
@@ -29,7 +31,7 @@ def test_what_was_issued_is_shown(plimsoll, authority: Path) -> None:
     assert (authority / "service-registry.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_one_that_soon_expires_is_bad_news_and_is_renewed(plimsoll, authority: Path) -> None:
+def test_one_that_soon_expires_is_bad_news_and_is_renewed(plimsoll: Plimsoll, authority: Path) -> None:
     show = ("pki", "show", "--folder", str(authority), "--json", "--warn-days", "100")
     assert plimsoll(*show).code == 1
     before = plimsoll(*show).json[1]["fingerprint_sha256"]
@@ -43,7 +45,7 @@ def test_one_that_soon_expires_is_bad_news_and_is_renewed(plimsoll, authority: P
     assert after.json[1]["ips"] == ["10.0.0.5"], "the names stay"
 
 
-def test_a_renewed_key_keeps_its_owner_and_mode(plimsoll, authority: Path) -> None:
+def test_a_renewed_key_keeps_its_owner_and_mode(plimsoll: Plimsoll, authority: Path) -> None:
     key = authority / "service-registry.key"
     key.chmod(0o644)
     assert plimsoll("pki", "renew", "--folder", str(authority), "--within-days", "100").code == 0
@@ -51,7 +53,7 @@ def test_a_renewed_key_keeps_its_owner_and_mode(plimsoll, authority: Path) -> No
     assert key.stat().st_uid == authority.stat().st_uid
 
 
-def test_certificates_in_another_folder_are_renewed_there(plimsoll, authority: Path, tmp_path: Path) -> None:
+def test_certificates_in_another_folder_are_renewed_there(plimsoll: Plimsoll, authority: Path, tmp_path: Path) -> None:
     out = tmp_path / "node"
     assert plimsoll("pki", "issue", "node", "node-1", "--folder", str(authority), "--out", str(out)).code == 0
     renew = ("pki", "renew", "--folder", str(authority), "--out", str(out), "--within-days", "9999", "--json")
@@ -72,7 +74,9 @@ def test_certificates_in_another_folder_are_renewed_there(plimsoll, authority: P
         (("renew", "{authority}/ca.pem", "--folder", "{authority}", "--within-days", "99999"), 5, "is an authority"),
     ],
 )
-def test_what_goes_wrong_is_named(plimsoll, authority: Path, args: tuple[str, ...], code: int, says: str) -> None:
+def test_what_goes_wrong_is_named(
+    plimsoll: Plimsoll, authority: Path, args: tuple[str, ...], code: int, says: str
+) -> None:
     answer = plimsoll("pki", *(arg.format(authority=authority) for arg in args))
     assert answer.code == code
     assert says in answer.err

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.cli.conftest import Answer, Plimsoll
+
 WORK = """
 cloud = "aws"
 hours = 2
@@ -29,7 +31,7 @@ def work(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_settings_side_by_side_for_people_and_for_programs(plimsoll, work: str, tmp_path: Path) -> None:
+def test_settings_side_by_side_for_people_and_for_programs(plimsoll: Plimsoll, work: str, tmp_path: Path) -> None:
     (tmp_path / "few.toml").write_text("watermarks = { pre_allocate = 2 }\n")
     (tmp_path / "many.toml").write_text("watermarks = { pre_allocate = 6 }\n")
     given = ("--settings", str(tmp_path / "few.toml"), "--settings", str(tmp_path / "many.toml"))
@@ -44,21 +46,21 @@ def test_settings_side_by_side_for_people_and_for_programs(plimsoll, work: str, 
     assert few["subnets"][0]["exhausted_at_s"] is None
 
 
-def test_an_example_without_any_file(plimsoll) -> None:
+def test_an_example_without_any_file(plimsoll: Plimsoll) -> None:
     answer = plimsoll("ipam", "simulate", "--example", "cron", "--nodes", "2", "--hours", "6", "--json")
     assert answer.code == 0
     assert [each["variant"] for each in answer.json["variants"]] == ["fixed", "demand"]
     again = plimsoll("ipam", "simulate", "--example", "cron", "--nodes", "2", "--hours", "6", "--json")
     other = plimsoll("ipam", "simulate", "--example", "cron", "--nodes", "2", "--hours", "6", "--seed", "9", "--json")
 
-    def figures(one) -> list[dict[str, object]]:
+    def figures(one: Answer) -> list[dict[str, object]]:
         return [{key: value for key, value in each.items() if key != "wall_s"} for each in one.json["variants"]]
 
     assert figures(again) == figures(answer)
     assert figures(other) != figures(answer)
 
 
-def test_an_example_is_printed_and_can_be_used_as_a_file(plimsoll, tmp_path: Path) -> None:
+def test_an_example_is_printed_and_can_be_used_as_a_file(plimsoll: Plimsoll, tmp_path: Path) -> None:
     printed = plimsoll("ipam", "simulate", "--example", "batch", "--print")
     assert "[[group.pods]]" in printed.out
     path = tmp_path / "own.toml"
@@ -74,14 +76,14 @@ def test_an_example_is_printed_and_can_be_used_as_a_file(plimsoll, tmp_path: Pat
     (("absent.toml",), "cannot be read"),
     (("--example", "cron", "--settings", "absent.toml"), "cannot be read"),
 ])  # fmt: skip
-def test_wrong_usage_ends_with_two_and_a_remedy(plimsoll, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_usage_ends_with_two_and_a_remedy(plimsoll: Plimsoll, arguments: tuple[str, ...], said: str) -> None:
     answer = plimsoll("ipam", "simulate", *arguments)
     assert answer.code == 2
     assert said in answer.err
     assert "remedy" in answer.err
 
 
-def test_a_wrong_field_is_named(plimsoll, work: str) -> None:
+def test_a_wrong_field_is_named(plimsoll: Plimsoll, work: str) -> None:
     Path(work).write_text(WORK.replace("nodes = 2", "nodes = -2"))
     answer = plimsoll("ipam", "simulate", work)
     assert answer.code == 2
@@ -89,7 +91,7 @@ def test_a_wrong_field_is_named(plimsoll, work: str) -> None:
     assert '"field": "group.web.nodes"' in plimsoll("ipam", "simulate", work, "--json").err
 
 
-def test_settings_of_the_same_name(plimsoll, work: str, tmp_path: Path) -> None:
+def test_settings_of_the_same_name(plimsoll: Plimsoll, work: str, tmp_path: Path) -> None:
     path = tmp_path / "one.toml"
     path.write_text("")
     answer = plimsoll("ipam", "simulate", work, "--settings", str(path), "--settings", str(path))

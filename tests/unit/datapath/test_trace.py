@@ -15,6 +15,7 @@ from datapath.events.testing import FakeNames, FakeRecords, event_record
 from datapath.loader.programs import SkbContext, TestRun
 from datapath.trace.dryrun import DryRun, Sender, destination_of
 from datapath.trace.packet import SOURCE_PORT, Conversation, build, protocol_for
+from datapath.view.model import Traced
 
 POD, HOST = bytes.fromhex("0e580a000105"), bytes.fromhex("0e504c4d0001")
 WEB = Sender("shop/web", 7, POD, HOST, ("10.0.1.5", "fd00::5"))
@@ -96,7 +97,7 @@ TO_DB = [
 ]
 
 
-def run(told: Sequence[bytes], destination: str = "10.0.1.6", port: int = 443):
+def run(told: Sequence[bytes], destination: str = "10.0.1.6", port: int = 443) -> tuple[Program, Traced]:
     records = FakeRecords()
     records.put(step(layout.STEP_SOURCE))  # left over from a run that was cut off
     program = Program(records, told)

@@ -122,5 +122,5 @@ def test_all_that_overlaps_is_found_whatever_came_and_went(
         has[owner] = networks
     ranges.drop("d")
     has.pop("d", None)
-    expected = sorted(owner for owner, networks in has.items() for one in networks if one.overlaps(asked))  # type: ignore[arg-type]
+    expected = sorted(owner for owner, networks in has.items() for one in networks if one.overlaps(asked))
     assert sorted(ranges.sharing(asked)) == expected

@@ -339,7 +339,9 @@ def test_a_subnet_that_is_passed_over_no_longer_is_told_so_though_nobody_asks(ip
     site.cloud.refill("subnet-a", taken)
     site.advance(90)
     assert [each.blocked_until_at > 0 for each in site.service.status().subnets if each.id == "subnet-a"] == [False]
-    assert site.service.pool("n1").obtainable.addresses > 0
+    obtainable = site.service.pool("n1").obtainable
+    assert obtainable is not None
+    assert obtainable.addresses > 0
 
 
 def test_when_all_pools_are_due_at_once_nodes_are_heard_in_between(ipam_sites: Sites) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import pytest
 
 from ipam import reclaim as reclaiming
 from ipam.model import Subnet, Watermarks
+from ipam.pools import Pool
 from ipam.testing import FakeCloud, IpamSite
 
 Sites = Callable[..., IpamSite]
@@ -176,7 +177,12 @@ def test_the_fleet_is_not_looked_through_with_each_report(ipam_sites: Sites, mon
     site, names = crowd(ipam_sites, 3)
     looks: list[str] = []
     spare = reclaiming.spare
-    monkeypatch.setattr(reclaiming, "spare", lambda pool, reach: looks.append(pool.spec.name) or spare(pool, reach))
+
+    def look(pool: Pool, reach: Collection[str]) -> int:
+        looks.append(pool.spec.name)
+        return spare(pool, reach)
+
+    monkeypatch.setattr(reclaiming, "spare", look)
     site.report("rich-1", in_use=frozenset(site.addresses("rich-1")))  # nobody has anything to give
     for _ in range(20):
         for name in names:

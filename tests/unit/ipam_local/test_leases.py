@@ -16,6 +16,7 @@ from ipam.errors import AddressConflict, PoolEmpty, StoreError
 from ipam.journal import Journal, Lease, Owner
 from ipam.local import Choice, LocalPool
 from ipam.model import AddressState, PoolInterface
+from ipam.ports import Clock
 
 
 class HandClock:
@@ -61,7 +62,7 @@ def hand_clock() -> HandClock:
 class Daemon:
     """Opens the pool on its journal, and again after a crash or a reboot."""
 
-    def __init__(self, path: Path, clock: HandClock) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self.path, self.clock, self.boot_id = path, clock, "boot-1"
         self.choice, self.cooldown_s = Choice.PACK, 30.0
         self.changes = 0
@@ -91,7 +92,7 @@ def node_daemon(tmp_path: Path, hand_clock: HandClock) -> Iterator[Daemon]:
 A, B, C = "10.0.0.10", "10.0.0.11", "10.0.0.12"
 
 
-def test_a_pod_gets_an_address_once(node_daemon) -> None:
+def test_a_pod_gets_an_address_once(node_daemon: Daemon) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A, B])))
     first = pool.lease(pod("web"), pod="default/web", attributes={"netns": "/n"})
@@ -105,7 +106,7 @@ def test_a_pod_gets_an_address_once(node_daemon) -> None:
     assert pool.usage().in_use == {A, B}
 
 
-def test_a_freed_address_cools_before_the_next_pod_gets_it(node_daemon, hand_clock) -> None:
+def test_a_freed_address_cools_before_the_next_pod_gets_it(node_daemon: Daemon, hand_clock: HandClock) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A])))
     pool.lease(pod("web"))
@@ -132,7 +133,15 @@ def test_a_freed_address_cools_before_the_next_pod_gets_it(node_daemon, hand_clo
         ("rebooted, and the clock jumped ahead", 31_536_000, 5, True, 30),
     ],
 )
-def test_a_cooldown_survives_a_restart(node_daemon, hand_clock, story, wall_jump_s, elapsed_s, rebooted, free_after_s):
+def test_a_cooldown_survives_a_restart(
+    node_daemon: Daemon,
+    hand_clock: HandClock,
+    story: str,
+    wall_jump_s: float,
+    elapsed_s: float,
+    rebooted: bool,
+    free_after_s: float,
+) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A])))
     pool.lease(pod("web"))
@@ -150,7 +159,7 @@ def test_a_cooldown_survives_a_restart(node_daemon, hand_clock, story, wall_jump
     assert pool.lease(pod("next")).address == A
 
 
-def test_oldest_freed_goes_first(node_daemon, hand_clock) -> None:
+def test_oldest_freed_goes_first(node_daemon: Daemon, hand_clock: HandClock) -> None:
     node_daemon.cooldown_s = 1.0
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A, B, C])))
@@ -163,20 +172,20 @@ def test_oldest_freed_goes_first(node_daemon, hand_clock) -> None:
     assert [pool.lease(pod(name)).address for name in ("x", "y", "z")] == [B, C, A]
 
 
-def test_pack_fills_an_interface_before_the_next(node_daemon) -> None:
+def test_pack_fills_an_interface_before_the_next(node_daemon: Daemon) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-2", [C], index=1), interface("eni-1", [A, B], index=0)))
     assert [pool.lease(pod(name)).address for name in "xyz"] == [A, B, C]
 
 
-def test_spread_takes_the_emptiest_interface(node_daemon) -> None:
+def test_spread_takes_the_emptiest_interface(node_daemon: Daemon) -> None:
     node_daemon.choice = Choice.SPREAD
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A], index=0), interface("eni-2", [B, C], index=1)))
     assert [pool.lease(pod(name)).interface_id for name in "xyz"] == ["eni-2", "eni-1", "eni-2"]
 
 
-def test_an_interface_that_is_not_in_the_kernel_leases_nothing(node_daemon) -> None:
+def test_an_interface_that_is_not_in_the_kernel_leases_nothing(node_daemon: Daemon) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A], index=0), interface("eni-2", [B], index=1)))
     pool.set_unusable({"eni-1": "no device with its MAC"})
@@ -187,7 +196,7 @@ def test_an_interface_that_is_not_in_the_kernel_leases_nothing(node_daemon) -> N
     assert pool.lease(pod("y")).address == A
 
 
-def test_everything_is_known_after_a_restart_without_any_service(node_daemon) -> None:
+def test_everything_is_known_after_a_restart_without_any_service(node_daemon: Daemon) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A, B])))
     lease = pool.lease(pod("web"), pod="default/web", attributes={"netns": "/run/netns/web"})
@@ -199,7 +208,7 @@ def test_everything_is_known_after_a_restart_without_any_service(node_daemon) ->
     assert pool.usage().sequence > before
 
 
-def test_an_address_that_vanishes_in_use_is_kept_and_reported(node_daemon) -> None:
+def test_an_address_that_vanishes_in_use_is_kept_and_reported(node_daemon: Daemon, hand_clock: HandClock) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A, B])))
     pool.lease(pod("web"), pod="default/web")
@@ -211,12 +220,12 @@ def test_an_address_that_vanishes_in_use_is_kept_and_reported(node_daemon) -> No
     pool.free(pod("web"))
     assert not pool.problems()
     assert pool.usage().cooling == {A}, "whoever gives its interface up must know that it rests"
-    node_daemon.clock.advance(31)
+    hand_clock.advance(31)
     pool.settle()
     assert pool.usage().cooling == frozenset(), "and then it is nobody's business any more"
 
 
-def test_a_waiting_pod_is_served_when_the_pool_grows(node_daemon) -> None:
+def test_a_waiting_pod_is_served_when_the_pool_grows(node_daemon: Daemon) -> None:
     class RealClock:
         now, monotonic = staticmethod(time.time), staticmethod(time.monotonic)
 
@@ -233,7 +242,7 @@ def test_a_waiting_pod_is_served_when_the_pool_grows(node_daemon) -> None:
     assert pool.usage().pending_pods == 0
 
 
-def test_concurrent_pods_get_addresses_of_their_own(node_daemon) -> None:
+def test_concurrent_pods_get_addresses_of_their_own(node_daemon: Daemon) -> None:
     addresses = [f"10.0.1.{n}" for n in range(64)]
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", addresses)))
@@ -243,7 +252,7 @@ def test_concurrent_pods_get_addresses_of_their_own(node_daemon) -> None:
     assert {lease.address for lease in node_daemon.start().leases()} == set(addresses)
 
 
-def test_a_lease_that_the_disk_refuses_is_no_lease(node_daemon, monkeypatch) -> None:
+def test_a_lease_that_the_disk_refuses_is_no_lease(node_daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A])))
 
@@ -258,7 +267,7 @@ def test_a_lease_that_the_disk_refuses_is_no_lease(node_daemon, monkeypatch) -> 
     assert pool.lease(pod("db")).address == A
 
 
-def test_a_cancelled_lease_needs_no_cooldown(node_daemon) -> None:
+def test_a_cancelled_lease_needs_no_cooldown(node_daemon: Daemon) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A])))
     pool.lease(pod("broken"))
@@ -266,17 +275,18 @@ def test_a_cancelled_lease_needs_no_cooldown(node_daemon) -> None:
     assert pool.lease(pod("web")).address == A
 
 
-def test_the_journal_itself_refuses_a_second_owner(node_daemon) -> None:
+def test_the_journal_itself_refuses_a_second_owner(node_daemon: Daemon) -> None:
     pool = node_daemon.start()
     pool.apply(pool_of(interface("eni-1", [A, B])))
     pool.lease(pod("web"))
+    assert node_daemon.journal is not None
     with pytest.raises(AddressConflict):
         node_daemon.journal.lease(Lease(pod("thief"), A, "eni-1", 0.0))
     with pytest.raises(AddressConflict):
         node_daemon.journal.lease(Lease(pod("web"), B, "eni-1", 0.0))
 
 
-def test_a_second_daemon_cannot_open_the_journal(node_daemon, tmp_path) -> None:
+def test_a_second_daemon_cannot_open_the_journal(node_daemon: Daemon, tmp_path: Path) -> None:
     node_daemon.start()
     program = f"from pathlib import Path; from ipam.journal import Journal; Journal(Path({str(node_daemon.path)!r}))"
     second = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
@@ -284,7 +294,7 @@ def test_a_second_daemon_cannot_open_the_journal(node_daemon, tmp_path) -> None:
     assert "stop the other node daemon" in second.stderr or "locked" in second.stderr
 
 
-def test_a_journal_of_a_newer_release_is_refused(tmp_path) -> None:
+def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     journal = Journal(path)
     journal._connection.pragma("user_version", 99)
@@ -296,7 +306,7 @@ def test_a_journal_of_a_newer_release_is_refused(tmp_path) -> None:
 class TestRelease:
     """The node's half of the handshake."""
 
-    def test_a_free_address_is_fenced_and_never_leased(self, node_daemon) -> None:
+    def test_a_free_address_is_fenced_and_never_leased(self, node_daemon: Daemon) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", {A: AddressState.MARKED, B: AddressState.AVAILABLE})))
         assert pool.usage().ready == {A}
@@ -308,7 +318,7 @@ class TestRelease:
         with pytest.raises(PoolEmpty):
             pool.lease(pod("db"))
 
-    def test_an_address_in_use_or_cooling_is_refused(self, node_daemon, hand_clock) -> None:
+    def test_an_address_in_use_or_cooling_is_refused(self, node_daemon: Daemon, hand_clock: HandClock) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", [A, B])))
         pool.lease(pod("web"))
@@ -317,13 +327,13 @@ class TestRelease:
         marked = pool_of(interface("eni-1", {A: AddressState.MARKED, B: AddressState.MARKED}))
         pool.apply(marked)
         usage = pool.usage()
-        assert (usage.ready, usage.refused) == (frozenset(), {A, B})
+        assert (usage.ready, usage.refused) == (frozenset(), frozenset({A, B}))
         hand_clock.advance(31)
         pool.settle()
         assert pool.usage().ready == {B}, "once it has cooled, it may go"
         assert pool.usage().refused == {A}
 
-    def test_a_promise_survives_a_reboot(self, node_daemon, hand_clock) -> None:
+    def test_a_promise_survives_a_reboot(self, node_daemon: Daemon, hand_clock: HandClock) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", [A])))
         pool.lease(pod("web"))
@@ -333,9 +343,11 @@ class TestRelease:
         assert pool.usage().ready == {A}
         node_daemon.boot_id, hand_clock.monotonic_s = "boot-2", 3.0
         usage = node_daemon.start().usage()
-        assert (usage.ready, usage.cooling) == ({A}, frozenset()), "the service may have released it meanwhile"
+        assert (usage.ready, usage.cooling) == (frozenset({A}), frozenset()), (
+            "the service may have released it meanwhile"
+        )
 
-    def test_unmarked_lifts_the_fence(self, node_daemon) -> None:
+    def test_unmarked_lifts_the_fence(self, node_daemon: Daemon) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", {A: AddressState.MARKED})))
         pool.apply(pool_of(interface("eni-1", {A: AddressState.AVAILABLE})))
@@ -343,7 +355,7 @@ class TestRelease:
         assert pool.lease(pod("web")).address == A
         assert node_daemon.start().usage().in_use == {A}
 
-    def test_a_released_address_is_forgotten(self, node_daemon) -> None:
+    def test_a_released_address_is_forgotten(self, node_daemon: Daemon) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", {A: AddressState.MARKED, B: AddressState.AVAILABLE})))
         pool.apply(pool_of(interface("eni-1", [B])))
@@ -352,7 +364,7 @@ class TestRelease:
         assert pool.lease(pod("x")).address in (A, B)
         assert pool.lease(pod("y")).address in (A, B)
 
-    def test_pods_that_wait_keep_a_marked_address(self, node_daemon, hand_clock) -> None:
+    def test_pods_that_wait_keep_a_marked_address(self, node_daemon: Daemon, hand_clock: HandClock) -> None:
         pool = node_daemon.start()
         with pytest.raises(PoolEmpty):
             pool.lease(pod("web"))
@@ -360,7 +372,7 @@ class TestRelease:
         assert pool.usage().refused == {A}
         assert pool.lease(pod("web")).address == A
 
-    def test_an_unwritten_fence_is_not_told(self, node_daemon, monkeypatch) -> None:
+    def test_an_unwritten_fence_is_not_told(self, node_daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         pool = node_daemon.start()
         pool.apply(pool_of(interface("eni-1", [A])))
 

@@ -63,9 +63,9 @@ def test_each_pool_reports_its_own(node: Node) -> None:
     with pytest.raises(PoolEmpty):
         pool.lease(pod("late"), pool="payments")
     mine, theirs, whole = pool.usage(""), pool.usage("payments"), pool.usage()
-    assert (mine.in_use, mine.cooling, mine.pending_pods) == ({A}, frozenset(), 0)
-    assert (theirs.in_use, theirs.cooling, theirs.pending_pods) == ({P}, {Q}, 1)
-    assert (whole.in_use, whole.pending_pods) == ({A, P}, 1)
+    assert (mine.in_use, mine.cooling, mine.pending_pods) == (frozenset({A}), frozenset(), 0)
+    assert (theirs.in_use, theirs.cooling, theirs.pending_pods) == (frozenset({P}), frozenset({Q}), 1)
+    assert (whole.in_use, whole.pending_pods) == (frozenset({A, P}), 1)
     assert mine.sequence < theirs.sequence < whole.sequence
 
 

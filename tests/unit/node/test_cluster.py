@@ -187,8 +187,8 @@ def test_changes_lead_from_state_to_state(sequence: list[tuple[Any, ...]]) -> No
             complete=complete,
         )
         stream.now += pause_s
-        for look in (lambda: told, stream.cluster.expire):  # noqa: B023  called at once
-            state = look()
+        for late in (False, True):
+            state = stream.cluster.expire() if late else told
             if state is None or outcome == "fail":
                 continue
             for key, change in state.endpoint_changes.items():

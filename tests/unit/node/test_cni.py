@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from datapath.errors import KernelRefused
+from tests.unit.node.conftest import MemoryNode
 
 A, B = "10.0.0.10", "10.0.0.11"
 
 
-def test_add_gives_an_address_and_wires_it(memory_node) -> None:
+def test_add_gives_an_address_and_wires_it(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     code, result = memory_node.ask("ADD", args="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
     assert code == 0
@@ -24,13 +26,13 @@ def test_add_gives_an_address_and_wires_it(memory_node) -> None:
     assert memory_node.pool.leases()[0].pod == "shop/web"
 
 
-def test_the_same_add_again_gets_the_same_address(memory_node) -> None:
+def test_the_same_add_again_gets_the_same_address(memory_node: MemoryNode) -> None:
     memory_node.give(A, B)
     assert memory_node.ask("ADD") == memory_node.ask("ADD")
     assert len(memory_node.pool.leases()) == 1
 
 
-def test_an_add_from_another_namespace_moves_the_pod_there(memory_node) -> None:
+def test_an_add_from_another_namespace_moves_the_pod_there(memory_node: MemoryNode) -> None:
     memory_node.give(A, B)
     memory_node.ask("ADD", netns="/run/netns/old")
     code, result = memory_node.ask("ADD", netns="/run/netns/new")
@@ -39,7 +41,7 @@ def test_an_add_from_another_namespace_moves_the_pod_there(memory_node) -> None:
     assert memory_node.pool.leases()[0].attributes["netns"] == "/run/netns/new"
 
 
-def test_del_is_idempotent_and_needs_no_namespace(memory_node) -> None:
+def test_del_is_idempotent_and_needs_no_namespace(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.ask("ADD")
     for _ in range(2):
@@ -48,7 +50,7 @@ def test_del_is_idempotent_and_needs_no_namespace(memory_node) -> None:
     assert memory_node.ask("DEL", "never-seen", netns="") == (0, {})
 
 
-def test_an_empty_pool_says_try_again_later(memory_node) -> None:
+def test_an_empty_pool_says_try_again_later(memory_node: MemoryNode) -> None:
     code, error = memory_node.ask("ADD")
     assert (code, error["code"]) == (1, 11)
     assert "no free address" in error["msg"]
@@ -58,7 +60,7 @@ def test_an_empty_pool_says_try_again_later(memory_node) -> None:
     assert memory_node.pool.usage().pending_pods == 0, "who was deleted waits no more"
 
 
-def test_what_fails_in_the_middle_leaves_nothing_behind(memory_node) -> None:
+def test_what_fails_in_the_middle_leaves_nothing_behind(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.endpoints.fail_next = KernelRefused("create the pair", 12)
     code, error = memory_node.ask("ADD")
@@ -67,7 +69,7 @@ def test_what_fails_in_the_middle_leaves_nothing_behind(memory_node) -> None:
     assert memory_node.ask("ADD", "c2")[0] == 0, "and its address needs no rest: no packet has carried it"
 
 
-def test_a_namespace_that_is_gone(memory_node) -> None:
+def test_a_namespace_that_is_gone(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.endpoints.gone.add("/run/netns/c1")
     code, error = memory_node.ask("ADD")
@@ -75,7 +77,7 @@ def test_a_namespace_that_is_gone(memory_node) -> None:
     assert not memory_node.pool.leases()
 
 
-def test_a_failed_repetition_keeps_the_running_pods_lease(memory_node) -> None:
+def test_a_failed_repetition_keeps_the_running_pods_lease(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.ask("ADD")
     memory_node.endpoints.fail_next = KernelRefused("create the pair", 12)
@@ -93,7 +95,9 @@ def test_a_failed_repetition_keeps_the_running_pods_lease(memory_node) -> None:
         ("1.1.0", False, True),
     ],
 )
-def test_results_speak_the_version_asked_for(memory_node, version, says_family, says_mtu) -> None:
+def test_results_speak_the_version_asked_for(
+    memory_node: MemoryNode, version: str, says_family: bool, says_mtu: bool
+) -> None:
     memory_node.give(A)
     code, result = memory_node.ask("ADD", version=version)
     assert (code, result["cniVersion"]) == (0, version)
@@ -101,7 +105,7 @@ def test_results_speak_the_version_asked_for(memory_node, version, says_family, 
     assert ("mtu" in result["interfaces"][1]) == says_mtu
 
 
-def test_what_earlier_plugins_brought_is_kept(memory_node) -> None:
+def test_what_earlier_plugins_brought_is_kept(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     before = {
         "interfaces": [{"name": "lo"}],
@@ -114,7 +118,7 @@ def test_what_earlier_plugins_brought_is_kept(memory_node) -> None:
     assert result["dns"] == {"search": ["x"]}
 
 
-def test_check_compares_result_lease_and_kernel(memory_node) -> None:
+def test_check_compares_result_lease_and_kernel(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     _, result = memory_node.ask("ADD")
     assert memory_node.ask("CHECK", config={"prevResult": result}) == (0, {})
@@ -126,7 +130,7 @@ def test_check_compares_result_lease_and_kernel(memory_node) -> None:
     assert memory_node.ask("CHECK")[1]["code"] == 7, "without prevResult there is nothing to check"
 
 
-def test_gc_removes_what_is_no_longer_valid(memory_node) -> None:
+def test_gc_removes_what_is_no_longer_valid(memory_node: MemoryNode) -> None:
     memory_node.give(A, B)
     memory_node.ask("ADD", "kept")
     memory_node.ask("ADD", "gone")
@@ -140,7 +144,7 @@ def test_gc_removes_what_is_no_longer_valid(memory_node) -> None:
     assert len(memory_node.pool.leases()) == 1
 
 
-def test_status_tells_whether_pods_can_be_added(memory_node) -> None:
+def test_status_tells_whether_pods_can_be_added(memory_node: MemoryNode) -> None:
     code, error = memory_node.ask("STATUS")
     assert (code, error["code"]) == (1, 50)
     memory_node.give(A)
@@ -173,7 +177,7 @@ def test_status_tells_whether_pods_can_be_added(memory_node) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(memory_node, story, change, code, says) -> None:
+def test_mistakes_are_named(memory_node: MemoryNode, story: str, change: dict[str, Any], code: int, says: str) -> None:
     memory_node.give(A)
     exit_code, error = memory_node.ask(change.pop("command", "ADD"), **change)
     assert (exit_code, error["code"]) == (1, code), story
@@ -181,7 +185,7 @@ def test_mistakes_are_named(memory_node, story, change, code, says) -> None:
     assert not memory_node.pool.leases()
 
 
-def test_requests_of_one_container_follow_one_another(memory_node) -> None:
+def test_requests_of_one_container_follow_one_another(memory_node: MemoryNode) -> None:
     memory_node.give(A, B)
     with ThreadPoolExecutor(8) as threads:
         commands = ["ADD", "DEL"] * 20

@@ -23,6 +23,7 @@ from services.runtime.client import aio_channel
 from services.runtime.errors import from_rpc_error
 from services.runtime.server import GrpcServer, allow
 from services.runtime.settings import ServiceSettings
+from tests.streams import read
 
 SERVICE = "plimsoll.node.v1.DatapathService"
 DROP = event_record(
@@ -90,10 +91,10 @@ async def test_a_wrong_filter_ends_the_stream_with_its_field(served: Served) -> 
 
 async def test_the_first_message_says_that_it_listens(served: Served) -> None:
     stream = served.stub.Monitor(wire.MonitorRequest())
-    first = await stream.read()
+    first = await read(stream, wire.MonitorResponse)
     assert not first.events
     served.view.records.put(DROP)
-    (event,) = (await stream.read()).events
+    (event,) = (await read(stream, wire.MonitorResponse)).events
     assert (event.reason, event.device, event.device_pod, event.packet) == ("spoofed-mac", "plmweb", "shop/web", b"")
 
 
@@ -101,9 +102,9 @@ async def test_counted_lines_come_without_another_event(served: Served) -> None:
     stream = served.stub.Monitor(wire.MonitorRequest(interval_s=0.2))
     await stream.read()
     served.view.records.put(*[DROP] * 10)
-    assert (await stream.read()).events[0].count == 1
+    assert (await read(stream, wire.MonitorResponse)).events[0].count == 1
     async with asyncio.timeout(5):
-        assert (await stream.read()).events[0].count == 9
+        assert (await read(stream, wire.MonitorResponse)).events[0].count == 9
 
 
 async def test_losses_of_the_ring_are_told(served: Served) -> None:
@@ -112,7 +113,7 @@ async def test_losses_of_the_ring_are_told(served: Served) -> None:
     await stream.read()
     served.view.records.lost = 8
     served.view.records.put(DROP)
-    assert (await stream.read()).lost_in_ring == 5
+    assert (await read(stream, wire.MonitorResponse)).lost_in_ring == 5
 
 
 async def test_many_readers_get_the_same_and_go_when_they_like(served: Served) -> None:
@@ -122,7 +123,7 @@ async def test_many_readers_get_the_same_and_go_when_they_like(served: Served) -
     assert served.view.hub.counts().subscribers == 20
     served.view.records.put(DROP)
     for stream in streams:
-        assert len((await stream.read()).events) == 1
+        assert len((await read(stream, wire.MonitorResponse)).events) == 1
         stream.cancel()
     await served.listening(0)
 
@@ -139,7 +140,7 @@ async def test_a_flood_leaves_the_daemon_time_for_others(served: Served) -> None
     seen = 0
     async with asyncio.timeout(30):
         while seen < 15_000:
-            message = await stream.read()
+            message = await read(stream, wire.MonitorResponse)
             seen += len(message.events) + message.lost
 
 

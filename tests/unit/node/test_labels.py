@@ -12,6 +12,7 @@ from services.api.ipam import convert
 from services.node.clients import registry_endpoint
 from services.node.metadata import cloud_labels
 from services.node.pods import Pods
+from tests.unit.node.conftest import MemoryNode
 
 A, B = "10.0.0.10", "10.0.0.11"
 SHOP = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-1"
@@ -30,7 +31,7 @@ def told(memory_node: Any) -> dict[str, str]:
     return dict(registry_endpoint("node-1", attached).labels)
 
 
-def test_labels_go_to_the_registry_with_the_runtimes_word_on_the_pod(memory_node) -> None:
+def test_labels_go_to_the_registry_with_the_runtimes_word_on_the_pod(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     claimed = label("io.kubernetes.pod.namespace", "kube-system")
     assert memory_node.ask("ADD", args=SHOP, config=args(label("app", "web"), label("tier", ""), claimed))[0] == 0
@@ -42,7 +43,7 @@ def test_labels_go_to_the_registry_with_the_runtimes_word_on_the_pod(memory_node
     }
 
 
-def test_labels_survive_a_restart(memory_node) -> None:
+def test_labels_survive_a_restart(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.ask("ADD", config=args(label("app", "web")))
     pool = LocalPool(memory_node.journal, memory_node.pool._clock, boot_id="boot", cooldown_s=30.0)
@@ -50,7 +51,7 @@ def test_labels_survive_a_restart(memory_node) -> None:
     assert told(memory_node) == {"app": "web"}
 
 
-def test_an_add_that_is_asked_again_takes_the_new_labels_and_keeps_the_address(memory_node) -> None:
+def test_an_add_that_is_asked_again_takes_the_new_labels_and_keeps_the_address(memory_node: MemoryNode) -> None:
     memory_node.give(A, B)
     before = memory_node.ask("ADD", config=args(label("app", "web"), label("old", "1")))
     assert memory_node.ask("ADD", config=args(label("app", "db"))) == before
@@ -58,7 +59,7 @@ def test_an_add_that_is_asked_again_takes_the_new_labels_and_keeps_the_address(m
 
 
 @pytest.mark.parametrize("config", [{}, {"args": {}}, {"args": {"cni": {}}}, args(), {"args": {"cni": None}}])
-def test_a_pod_may_have_no_labels(memory_node, config: dict[str, Any]) -> None:
+def test_a_pod_may_have_no_labels(memory_node: MemoryNode, config: dict[str, Any]) -> None:
     memory_node.give(A)
     assert memory_node.ask("ADD", config=config)[0] == 0
     assert told(memory_node) == {}
@@ -80,7 +81,7 @@ def test_a_pod_may_have_no_labels(memory_node, config: dict[str, Any]) -> None:
         pytest.param(args(*(label(str(n), "") for n in range(129))), "129 labels", id="too many"),
     ],
 )
-def test_wrong_labels_are_named_and_lease_nothing(memory_node, config: dict[str, Any], says: str) -> None:
+def test_wrong_labels_are_named_and_lease_nothing(memory_node: MemoryNode, config: dict[str, Any], says: str) -> None:
     memory_node.give(A)
     code, error = memory_node.ask("ADD", config=config)
     assert (code, error["code"]) == (1, 7)
@@ -100,7 +101,7 @@ def interface(**changes: Any) -> PoolInterface:
     return PoolInterface(**{**facts, **changes})
 
 
-def test_what_the_cloud_says_of_the_interface_is_told_beside_the_pods_own_labels(memory_node) -> None:
+def test_what_the_cloud_says_of_the_interface_is_told_beside_the_pods_own_labels(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.ask("ADD", config=args(label("app", "web")))
     [attached] = memory_node.pods.attached()
@@ -117,7 +118,7 @@ def test_what_the_cloud_says_of_the_interface_is_told_beside_the_pods_own_labels
     }
 
 
-def test_a_pod_cannot_say_itself_what_only_its_cloud_may(memory_node) -> None:
+def test_a_pod_cannot_say_itself_what_only_its_cloud_may(memory_node: MemoryNode) -> None:
     memory_node.give(A)
     memory_node.ask("ADD", config=args(label("cloud.plimsoll/security-group/sg-admin", ""), label("app", "web")))
     assert told(memory_node) == {"app": "web"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -12,8 +12,10 @@ from datapath.errors import KernelRefused
 from datapath.testing import FakeRouting
 from ipam.errors import PoolEmpty
 from ipam.journal import Owner
+from ipam.model import PoolInterface
 from ipam.ranges import PodRanges
 from services.node.network import Network, settle
+from tests.unit.node.conftest import MemoryNode
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -28,7 +30,9 @@ def fake_routing() -> FakeRouting:
     return FakeRouting()
 
 
-async def test_an_interface_without_a_device_waits_for_it(memory_node, make_eni, fake_routing) -> None:
+async def test_an_interface_without_a_device_waits_for_it(
+    memory_node: MemoryNode, make_eni: Callable[..., PoolInterface], fake_routing: FakeRouting
+) -> None:
     network = Network(fake_routing, memory_node.pool, interval_s=60)
     first, second = make_eni("eni-1", ["10.0.0.10"], 0), make_eni("eni-2", ["10.0.0.20"], 1)
     fake_routing.absent.add(second.mac)
@@ -41,6 +45,7 @@ async def test_an_interface_without_a_device_waits_for_it(memory_node, make_eni,
     try:
         await until(lambda: fake_routing.last_events is not None)
         fake_routing.absent.clear()
+        assert fake_routing.last_events is not None
         fake_routing.last_events.fire()
         await until(lambda: not network.report.problems)
     finally:
@@ -48,7 +53,9 @@ async def test_an_interface_without_a_device_waits_for_it(memory_node, make_eni,
     assert memory_node.pool.lease(Owner("b", "eth0")).address == "10.0.0.20"
 
 
-async def test_an_interface_that_vanished_is_kept_for_its_pods(memory_node, make_eni, fake_routing) -> None:
+async def test_an_interface_that_vanished_is_kept_for_its_pods(
+    memory_node: MemoryNode, make_eni: Callable[..., PoolInterface], fake_routing: FakeRouting
+) -> None:
     network = Network(fake_routing, memory_node.pool)
     await network.take({"eni-1": make_eni("eni-1", ["10.0.0.10", "10.0.0.11"])})
     memory_node.pool.lease(Owner("a", "eth0"))
@@ -63,12 +70,17 @@ async def test_an_interface_that_vanished_is_kept_for_its_pods(memory_node, make
     assert not fake_routing.links
 
 
-async def test_without_a_pool_nothing_is_touched(memory_node, fake_routing) -> None:
+async def test_without_a_pool_nothing_is_touched(memory_node: MemoryNode, fake_routing: FakeRouting) -> None:
     Network(fake_routing, memory_node.pool).restore()
     assert fake_routing.reconciles == 0
 
 
-async def test_a_kernel_that_refuses_is_told(memory_node, make_eni, fake_routing, monkeypatch) -> None:
+async def test_a_kernel_that_refuses_is_told(
+    memory_node: MemoryNode,
+    make_eni: Callable[..., PoolInterface],
+    fake_routing: FakeRouting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     network = Network(fake_routing, memory_node.pool)
 
     def refuse(links: object, ranges: object) -> None:
@@ -81,17 +93,19 @@ async def test_a_kernel_that_refuses_is_told(memory_node, make_eni, fake_routing
         memory_node.pool.lease(Owner("a", "eth0"))
 
 
-def test_own_ranges_are_the_kernels_too_and_have_the_mtu_of_the_way_out(memory_node, fake_routing) -> None:
+def test_own_ranges_are_the_kernels_too_and_have_the_mtu_of_the_way_out(
+    memory_node: MemoryNode, fake_routing: FakeRouting
+) -> None:
     network = Network(
         fake_routing, memory_node.pool, ranges=["10.1.0.0/24"], way_mtu=lambda mtu: min(mtu or 9001, 1450)
     )
-    own = PodRanges(ip_network("10.1.0.0/24"), None).interface()
+    own = PodRanges(IPv4Network("10.1.0.0/24"), None).interface()
     assert not network.hold({own.id: own})
     assert fake_routing.ranges == ("10.1.0.0/24",)
     assert network.mtu_of(own.id) == 1450
 
 
-async def test_cooldowns_end_by_themselves(memory_node) -> None:
+async def test_cooldowns_end_by_themselves(memory_node: MemoryNode) -> None:
     memory_node.pool._cooldown_s = 0.05
     memory_node.give("10.0.0.10")
     memory_node.pool.lease(Owner("a", "eth0"))

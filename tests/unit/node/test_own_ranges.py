@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from datapath.testing import FakeRouting
 from ipam.journal import Journal, Owner
 from ipam.local import LocalPool
-from ipam.model import Level
+from ipam.model import Level, PoolInterface
 from ipam.ranges import PodRanges, parse
 from services.node.clients import registry_endpoint
 from services.node.explain import node_findings, pod_findings
@@ -19,6 +20,7 @@ from services.node.handlers import _endpoint
 from services.node.network import Network
 from services.node.pods import Attached, Pods
 from services.node.settings import Settings
+from tests.unit.node.conftest import MemoryNode
 
 DUAL, ALONE6, ALONE4 = ["10.1.0.0/24", "fd00:1::/64"], ["fd00:1::/64"], ["10.1.0.0/24"]
 
@@ -43,12 +45,13 @@ class OwnNode:
 
     @property
     def attached(self) -> Attached:
+        one: Attached
         [one] = self._node.pods.attached()
         return one
 
 
 @pytest.fixture
-def own(memory_node) -> OwnNode:
+def own(memory_node: MemoryNode) -> OwnNode:
     return OwnNode(memory_node)
 
 
@@ -62,7 +65,7 @@ def own(memory_node) -> OwnNode:
 )
 @pytest.mark.parametrize("version", ["0.4.0", "1.1.0"])
 def test_pods_get_addresses_and_routes_of_each_family(
-    memory_node, own: OwnNode, texts: list[str], addresses: list[str], version: str
+    memory_node: MemoryNode, own: OwnNode, texts: list[str], addresses: list[str], version: str
 ) -> None:
     own.hold(texts)
     code, result = memory_node.ask("ADD", version=version)
@@ -86,20 +89,22 @@ def test_pods_get_addresses_and_routes_of_each_family(
     assert not memory_node.endpoints.wired
 
 
-def test_no_cloud_interface_is_looked_for(memory_node, own: OwnNode) -> None:
+def test_no_cloud_interface_is_looked_for(memory_node: MemoryNode, own: OwnNode) -> None:
     own.hold(DUAL)
     assert own.routing.reconciles == 0
     assert [one.unusable for one in memory_node.pool.counts()] == [""]
     assert memory_node.ask("STATUS") == (0, {})
 
 
-async def test_a_cloud_interface_that_carries_pods_still_goes_on(memory_node, make_eni, own: OwnNode) -> None:
+async def test_a_cloud_interface_that_carries_pods_still_goes_on(
+    memory_node: MemoryNode, make_eni: Callable[..., PoolInterface], own: OwnNode
+) -> None:
     network = Network(own.routing, memory_node.pool)
     await network.take({"eni-1": make_eni("eni-1", ["10.0.0.10", "10.0.0.11"])})
     memory_node.ask("ADD", "old")
     own.hold(DUAL)
     [link] = own.routing.links
-    assert (link.name, link.addresses) == ("eni-1", {"10.0.0.10"})
+    assert (link.name, link.addresses) == ("eni-1", frozenset({"10.0.0.10"}))
     code, result = memory_node.ask("ADD", "new")
     assert (code, result["ips"][0]["address"]) == (0, "10.1.0.2/32")
     memory_node.ask("DEL", "old")
@@ -107,7 +112,9 @@ async def test_a_cloud_interface_that_carries_pods_still_goes_on(memory_node, ma
     assert own.routing.links == (), "its tables go with its last pod"
 
 
-def test_a_running_pod_keeps_its_addresses_whatever_the_settings_say_later(memory_node, own: OwnNode) -> None:
+def test_a_running_pod_keeps_its_addresses_whatever_the_settings_say_later(
+    memory_node: MemoryNode, own: OwnNode
+) -> None:
     own.hold(DUAL)
     before = memory_node.ask("ADD")
     endpoint = own.attached.endpoint
@@ -122,7 +129,7 @@ def test_a_running_pod_keeps_its_addresses_whatever_the_settings_say_later(memor
 
 @pytest.mark.parametrize("texts", [DUAL, ALONE6, ALONE4], ids=["both", "IPv6", "IPv4"])
 def test_pods_of_a_lost_journal_are_taken_back_with_all_addresses(
-    memory_node, own: OwnNode, texts: list[str], tmp_path: Path
+    memory_node: MemoryNode, own: OwnNode, texts: list[str], tmp_path: Path
 ) -> None:
     own.hold(texts)
     memory_node.ask("ADD", args="K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
@@ -160,7 +167,7 @@ def test_settings_that_cannot_be_are_refused(given: dict[str, Any], says: str) -
         Settings(name="n", **given)
 
 
-def test_what_a_used_up_range_needs_is_said(memory_node, own: OwnNode) -> None:
+def test_what_a_used_up_range_needs_is_said(memory_node: MemoryNode, own: OwnNode) -> None:
     own.hold(["10.1.0.0/30", "fd00:1::/64"])
     memory_node.ask("ADD", args="K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
     code, error = memory_node.ask("ADD", "c2")

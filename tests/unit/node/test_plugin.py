@@ -28,6 +28,8 @@ def plugin_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
+Behave = Callable[[socket.socket], None]
+FakeDaemon = Callable[[Behave], str]
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def run_plugin(plugin_binary: Path) -> Run:
 
 
 @pytest.fixture
-def fake_daemon(tmp_path: Path) -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
+def fake_daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
     """Listens on a socket and does to the first plugin that comes what it is told to. Returns the configuration."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     path = tmp_path / "cni.sock"
@@ -51,7 +53,7 @@ def fake_daemon(tmp_path: Path) -> Iterator[Callable[[Callable[[socket.socket], 
     listener.settimeout(10)
     threads: list[threading.Thread] = []
 
-    def start(behave: Callable[[socket.socket], None]) -> str:
+    def start(behave: Behave) -> str:
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
@@ -83,7 +85,9 @@ def fake_daemon(tmp_path: Path) -> Iterator[Callable[[Callable[[socket.socket], 
         ("nobody there, asked for status", "STATUS", '{"socket": "/nowhere/cni.sock"}', 50, "cannot be reached"),
     ],
 )
-def test_what_is_wrong_is_said(run_plugin: Run, story: str, command: str | None, config: str, code: int, says: str):
+def test_what_is_wrong_is_said(
+    run_plugin: Run, story: str, command: str | None, config: str, code: int, says: str
+) -> None:
     exit_code, answer = run_plugin(command, config)
     assert exit_code == 1, story
     assert answer["code"] == code
@@ -106,7 +110,7 @@ def _hear(connection: socket.socket) -> tuple[dict[str, str], bytes]:
         return variables, stream.read(config)
 
 
-def test_a_request_is_relayed_and_its_answer_printed(run_plugin: Run, fake_daemon) -> None:
+def test_a_request_is_relayed_and_its_answer_printed(run_plugin: Run, fake_daemon: FakeDaemon) -> None:
     heard = []
 
     def answer(connection: socket.socket) -> None:
@@ -152,14 +156,14 @@ def _talk_nonsense(connection: socket.socket) -> None:
         (_talk_nonsense, 5),
     ],
 )
-def test_a_daemon_that_fails_in_the_middle(run_plugin: Run, fake_daemon, behave, code: int) -> None:
+def test_a_daemon_that_fails_in_the_middle(run_plugin: Run, fake_daemon: FakeDaemon, behave: Behave, code: int) -> None:
     exit_code, answer = run_plugin("ADD", fake_daemon(behave))
     assert exit_code == 1
     assert answer["code"] == code
     assert answer["cniVersion"] == "1.0.0"
 
 
-def test_the_daemons_exit_code_is_the_plugins(run_plugin: Run, fake_daemon) -> None:
+def test_the_daemons_exit_code_is_the_plugins(run_plugin: Run, fake_daemon: FakeDaemon) -> None:
     def refuse(connection: socket.socket) -> None:
         _hear(connection)
         body = b'{"code": 7}'

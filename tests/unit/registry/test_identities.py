@@ -146,7 +146,10 @@ steps = st.lists(
 @given(steps)
 def test_no_number_stands_for_two_sets_while_used_or_at_rest(sequence: list[tuple[str, object]]) -> None:
     clock = FakeClock()
-    make = lambda: Identities(clock, rest_s=REST_S, first=256, last=258)  # noqa: E731
+
+    def make() -> Identities:
+        return Identities(clock, rest_s=REST_S, first=256, last=258)
+
     identities, held = make(), list[tuple[str, int]]()
     # When each number was last used, and for which set.
     last: dict[int, tuple[str, float]] = {}

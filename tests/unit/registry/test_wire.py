@@ -11,6 +11,7 @@ from services.api.watch.v1 import watch_pb2
 from services.registry import wire
 from services.registry.errors import InvalidInput
 from services.registry.model import Endpoint, Node, NodeState
+from services.registry.service import Fact
 from services.runtime.watch import Batch, Position
 
 NODE = Node(
@@ -90,7 +91,7 @@ def test_a_wrong_endpoint_is_refused_with_its_field(message: registry_pb2.Endpoi
 
 
 def test_a_batch_names_what_came_and_what_went() -> None:
-    batch = Batch[wire.Fact](
+    batch = Batch[Fact](
         position=Position("life", 7),
         snapshot=False,
         complete=True,

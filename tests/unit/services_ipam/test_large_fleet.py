@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from ipam import service as pool_service
+from ipam import views
 from ipam.model import NodeSpec
 from ipam.testing import IpamSite
 from services.api.ipam.v1 import ipam_pb2 as pb
@@ -29,13 +29,13 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[IpamSite, list[str]
     for number in range(POOLS):
         term.fleet.put_node(NodeSpec(f"n{number:04}", f"i-{number}"))
     seen: list[str] = []
-    view = pool_service.views.view_pool
+    view = views.view_pool
 
     def counted(fleet: Any, reviewer: Any, pool: Any) -> Any:
         seen.append(pool.spec.name)
         return view(fleet, reviewer, pool)
 
-    monkeypatch.setattr(pool_service.views, "view_pool", counted)
+    monkeypatch.setattr(views, "view_pool", counted)
     yield site, seen
     site.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -18,7 +19,7 @@ def url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def sql(statement: str):
+def sql(statement: str) -> Callable[[Connection], object]:
     return lambda connection: connection.execute(text(statement))
 
 

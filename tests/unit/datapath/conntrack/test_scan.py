@@ -18,7 +18,8 @@ moments = st.integers(0, 0xFFFFFFFF) | st.sampled_from([0, 1, 0x7FFFFFFF, 0x8000
 def has_come(end: int, now: int) -> bool:
     """As the programs see it: the difference, as a signed number, is below zero."""
     difference = (end - now) & 0xFFFFFFFF
-    return struct.unpack("=i", struct.pack("=I", difference))[0] < 0
+    signed: int = struct.unpack("=i", struct.pack("=I", difference))[0]
+    return signed < 0
 
 
 @settings(deadline=None)

@@ -36,7 +36,8 @@ class Ring:
         os.close(self.fd)
 
     def free(self) -> int:
-        return SIZE - (self.end - struct.unpack_from("=Q", self.memory, 0)[0])
+        consumed: int = struct.unpack_from("=Q", self.memory, 0)[0]
+        return SIZE - (self.end - consumed)
 
     def _store(self, position: int, data: bytes) -> None:
         for offset, byte in enumerate(data, start=position):

@@ -12,7 +12,7 @@ from datapath.errors import InvalidPolicy
 from datapath.fake_maps import FakeMap
 from datapath.policy import evaluate
 from datapath.policy.compile import Entry, Key, entries
-from datapath.policy.model import Direction, EndpointPolicy, Enforcement, Peer, Rule, Verdict
+from datapath.policy.model import Answer, Direction, EndpointPolicy, Enforcement, Peer, Rule, Verdict
 from datapath.policy.ranges import prefixes
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -144,8 +144,8 @@ def test_the_map_says_what_the_rules_say(rules: list[Rule], asked: list[Peer]) -
         assert by_map(held, peer) == expected, "and so do the very bytes"
 
 
-def by_map(held: FakeMap, peer: Peer) -> evaluate.Answer:
-    found = []
+def by_map(held: FakeMap, peer: Peer) -> Answer:
+    found: list[Entry | None] = []
     for identity in (peer.identity, 0):
         value = held.lookup(Key(96, peer.direction, identity, peer.protocol, peer.port).pack())
         if value is None:
@@ -153,7 +153,8 @@ def by_map(held: FakeMap, peer: Peer) -> evaluate.Answer:
             continue
         verdict, bits, _, rule, _ = struct.unpack("=BBHIQ", value)
         found.append(Entry(Verdict(verdict), bits, rule))
-    return evaluate._of_two(*found)
+    exact, anyone = found
+    return evaluate._of_two(exact, anyone)
 
 
 def test_flags_of_the_endpoint_come_last() -> None:

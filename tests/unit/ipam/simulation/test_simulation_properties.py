@@ -116,7 +116,7 @@ def test_calls_are_never_more_than_the_throttle_lets_through(work: Workload, var
             assert len(taken) - place <= THROTTLE.burst + THROTTLE.per_s * (now - at) + 1e-6
         admitted(work)  # type: ignore[arg-type]
 
-    sim._cloud.admitted = watch  # type: ignore[method-assign,assignment]
+    sim._cloud.admitted = watch  # type: ignore[method-assign]
     sim.run()
 
 
@@ -136,7 +136,7 @@ def test_pods_are_the_same_under_every_setting_and_differ_by_seed() -> None:
 
 
 def test_the_account_has_the_rules_of_the_workers_budget() -> None:
-    limits = buckets.BudgetLimits(*[buckets.Rate(1.0, 1.0)] * 3)
+    limits = buckets.BudgetLimits(buckets.Rate(1.0, 1.0), buckets.Rate(1.0, 1.0), buckets.Rate(1.0, 1.0))
     rules = (account.CUT_FACTOR, account.CUT_INTERVAL_S, account.GROWTH_SHARE, account.FLOOR_SHARE)
     assert (limits.cut_factor, limits.cut_interval_s, limits.growth_share, buckets._FLOOR_SHARE) == rules
 

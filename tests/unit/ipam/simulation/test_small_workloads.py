@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,14 @@ CLOUD = replace(
 PLAIN = Policy()
 
 
-def workload(*pods: tuple[float, float], cloud: CloudRules = CLOUD, hours: float = 1.0, **changes) -> Workload:
+def workload(*pods: tuple[float, float], cloud: CloudRules = CLOUD, hours: float = 1.0, **changes: Any) -> Workload:
     """One node with these pods; each is a start and an end."""
     recorded = tuple(RecordedPod("n", str(place), *span) for place, span in enumerate(pods))
     work = Workload("small", cloud, (Group("g", "wide", 0),), duration_s=hours * 3600.0, recorded=recorded)
     return replace(work, **changes)
 
 
-def variant(pre: int = 0, *, name: str = "v", least: int = 0, policy: Policy = PLAIN, **changes) -> Variant:
+def variant(pre: int = 0, *, name: str = "v", least: int = 0, policy: Policy = PLAIN, **changes: Any) -> Variant:
     config = {each: changes.pop(each) for each in list(changes) if each in IpamConfig.__dataclass_fields__}
     marks = Watermarks(pre_allocate=pre, min_allocate=least)
     fast = {"budget": CallRate(1000.0, 1000.0), "reaction_s": 0.1}

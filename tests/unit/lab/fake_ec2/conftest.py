@@ -68,6 +68,6 @@ def refused() -> Callable[..., Any]:
     from lab.fake_ec2.errors import ApiError
 
     def expect(code: str) -> Any:
-        return pytest.raises(ApiError, check=lambda error: error.code == code)  # type: ignore[call-overload]
+        return pytest.raises(ApiError, check=lambda error: error.code == code)
 
     return expect

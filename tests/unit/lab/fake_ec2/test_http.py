@@ -113,7 +113,7 @@ async def test_a_transition_ends_a_long_poll_by_itself(http_client: Client) -> N
     _, made = await http_client.admin("POST", "instances", {})
     assert made["state"] == "pending"
     async with asyncio.timeout(5):
-        told = {"instances": [made], "revision": 0}
+        told: Any = {"instances": [made], "revision": 0}
         while told["instances"][0]["state"] != "running":
             _, told = await http_client.admin("GET", f"state?revision={told['revision']}&wait_s=5")
 
