@@ -66,7 +66,7 @@ class Site:
     small_subnet_id: str
     group_id: str
     launch: Callable[[str], str]
-    terminate: Callable[[str], None]
+    terminate: Callable[[str], object]
     unknown: Callable[[str], str] = lambda kind: f"{kind}-0123456789abcdef0"
     instance_type: str = "m5.large"
     plain_type: str = "m4.large"  # takes no prefixes
@@ -232,7 +232,7 @@ def alibaba_site(alibaba: alibaba_testing.Running, provider: AlibabaProvider) ->
 
     return Site(
         provider, large, small, group, launch,
-        lambda instance_id: do("DeleteInstance", InstanceId=instance_id, Force="true") and None,
+        lambda instance_id: do("DeleteInstance", InstanceId=instance_id, Force="true"),
         unknown=lambda kind: "vsw-bp1000000000000000000" if kind == "subnet" else f"{kind}-bp1000000000000000000",
         instance_type="ecs.g6.xlarge", plain_type="", unknown_type="ecs.g6.gigantic",
         unknown_instance_code="InvalidInstanceId.NotFound", small_free=12, numbers_devices=False,
@@ -290,8 +290,9 @@ def moto_site(url: str) -> Site:
 
     def launch(type_: str) -> str:
         answer = client.run_instances(
-            ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType=type_, SubnetId=large
-        )  # type: ignore[arg-type]
+            ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=large,
+            InstanceType=type_,  # type: ignore[arg-type]
+        )  # fmt: skip
         return answer["Instances"][0]["InstanceId"]
 
     def terminate(instance_id: str) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -121,7 +121,7 @@ def test_every_call_that_changes_something_may_fail_before_or_after_its_effect(
     provider, instance_id = alibaba_cloud.provider, alibaba_cloud.launch(TYPE)
     made = attach(provider, create(alibaba_cloud, prefix_count=0), instance_id)
     spare, kind = create(alibaba_cloud), Throttled if code.startswith("Throttling") else Unavailable
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "AttachNetworkInterface": lambda: attach(provider, spare, instance_id),
         "AssignPrivateIpAddresses": lambda: provider.assign_addresses(interface_id=made.id, count=2, client_token="a"),
         "UnassignPrivateIpAddresses": lambda: provider.unassign_addresses(
@@ -369,7 +369,7 @@ def _hide_once(cloud: Cloud, instance_id: str) -> None:
     readable = cloud.interfaces.readable
 
     def without() -> Any:
-        del cloud.interfaces.readable  # type: ignore[method-assign]
+        del cloud.interfaces.readable
         return [each for each in readable() if each.instance_id != instance_id]
 
     cloud.interfaces.readable = without  # type: ignore[method-assign]

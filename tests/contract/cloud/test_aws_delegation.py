@@ -97,10 +97,14 @@ def test_a_subnet_in_pieces_gives_single_addresses_and_prefixes_again_when_it_is
         space = cloud.spaces[ec2_cloud.subnet_id]
         return [space.claim(f"10.0.{block // 16}.{block % 16 * 16 + 9}") for block in range(256)]
 
+    def clean(cloud: Cloud) -> None:
+        for address in taken:
+            cloud.spaces[ec2_cloud.subnet_id].release(address)
+
     taken = ec2.do(spoil)
     ipam.advance(30)
     assert [(len(each.addresses), each.prefixes) for each in interfaces(ipam)] == [(8, ())]
-    ec2.do(lambda cloud: [cloud.spaces[ec2_cloud.subnet_id].release(each) for each in taken])
+    ec2.do(clean)
     ipam.advance(310)
     ipam.report(in_use=frozenset(ipam.addresses()))
     ipam.advance(40)

@@ -24,6 +24,7 @@ from ipam.errors import (
 from ipam.ports import CloudProvider
 from ipam.providers.aws import AwsProvider, Scope
 from lab.fake_ec2.cloud import Cloud
+from lab.fake_ec2.records import Interface
 from lab.fake_ec2.testing import Running
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
@@ -195,10 +196,8 @@ def test_an_excluded_interface_keeps_its_place_and_carries_nothing(ec2: Running,
     assert (second.status, second.addresses, second.device_index) == ("excluded", (), 1)
 
 
-def _tagged(interface: object) -> object:
-    from dataclasses import replace
-
-    return replace(interface, tags={"owner": "other"})  # type: ignore[type-var]
+def _tagged(interface: Interface) -> Interface:
+    return dataclasses.replace(interface, tags={"owner": "other"})
 
 
 def test_a_scope_narrows_every_listing(ec2: Running, ec2_cloud: Site) -> None:
@@ -256,7 +255,7 @@ def test_interfaces_that_are_not_for_pods_keep_their_place_without_addresses(
     def change(cloud: Cloud) -> None:
         record = cloud.interfaces.current[made.id]
         changes = {"requester_managed": True} if kind == "managed" else {"interface_type": kind}
-        cloud.put_interface(dataclasses.replace(record, **changes))  # type: ignore[arg-type]
+        cloud.put_interface(dataclasses.replace(record, **changes))
 
     ec2.do(change)
     ec2_cloud.provider.attach_interface(interface_id=made.id, instance_id=instance_id, device_index=1, network_card=0)

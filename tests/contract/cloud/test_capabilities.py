@@ -7,6 +7,7 @@ A cloud without a capability refuses its calls, and the rest is not asked of it.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
@@ -259,7 +260,7 @@ class TestProtectedOnCreate:
         assert (again.id, again.delete_on_termination) == (first.id, True)
 
 
-CALLS = {
+CALLS: dict[str, Callable[[CloudProvider, CloudInterface], object]] = {
     "prefixes": lambda provider, on: provider.assign_prefixes(interface_id=on.id, count=1),
     "ipv6": lambda provider, on: provider.assign_ipv6(interface_id=on.id, count=1),
     "ipv6_prefixes": lambda provider, on: provider.assign_ipv6_prefixes(interface_id=on.id, count=1),
@@ -278,4 +279,4 @@ def test_a_cloud_without_the_capability_refuses(strict_cloud: Site, capability: 
         pytest.skip("this cloud has it")
     instance = strict_cloud.provider.instance(strict_cloud.launch(strict_cloud.instance_type))
     with pytest.raises(Rejected):
-        CALLS[capability](strict_cloud.provider, instance.interfaces[0])  # type: ignore[no-untyped-call]
+        CALLS[capability](strict_cloud.provider, instance.interfaces[0])

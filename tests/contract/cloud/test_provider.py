@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pytest
 
 from ipam.errors import CloudError, Conflict, Gone, LimitReached, Rejected, SubnetExhausted
-from ipam.model import CloudInterface
+from ipam.model import CloudInterface, Instance
 from ipam.ports import CloudProvider
 
 
@@ -270,7 +270,8 @@ class TestListings:
             pytest.skip("interfaces of this cloud come with the instance")
         first, second = any_cloud.launch(any_cloud.instance_type), any_cloud.launch(any_cloud.instance_type)
         made, lone = attached(any_cloud, second), create(any_cloud)
-        instances, detached = {}, []
+        instances: dict[str, Instance] = {}
+        detached: list[CloudInterface] = []
         for page, loose in any_cloud.provider.inventory():
             instances |= {each.id: each for each in page}
             detached += loose

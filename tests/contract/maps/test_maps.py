@@ -42,7 +42,7 @@ def test_batches(make_map: MakeMap, kind: str) -> None:
     held = make_map((kind, 8, 8), 8192)
     keys = [number(n * 977, 8) for n in range(1000)]
     held.update_batch(b"".join(keys), b"".join(keys), len(keys))
-    found = {}
+    found: dict[bytes, bytes] = {}
     for some, values, count in held.keys_batches(256):
         assert len(some) == len(values) == 8 * count
         found.update(zip(slices(some, 8, count), slices(values, 8, count), strict=True))
@@ -100,7 +100,7 @@ def test_an_array_is_all_there(make_map: MakeMap) -> None:
     held = make_map(("array", 4, 8), 100)
     assert held.lookup(number(99)) == bytes(8)
     held.update_batch(number(3) + number(5), b"c" * 8 + b"e" * 8, 2)
-    found = {}
+    found: dict[bytes, bytes] = {}
     for some, values, count in held.keys_batches(30):
         found.update(zip(slices(some, 4, count), slices(values, 8, count), strict=True))
     assert len(found) == 100

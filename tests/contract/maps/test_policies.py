@@ -61,13 +61,14 @@ class World:
 
 def ask(inner: InnerMap, peer: Peer) -> Answer:
     """As policy_verdict in bpf/include/policy.h."""
-    found = []
+    found: list[Entry | None] = []
     for identity in (peer.identity, 0):
         key = PolicyKey(layout.POLICY_PORT_BITS, peer.direction, identity, peer.protocol, peer.port).pack()
         value = inner.lookup(key)
         one = Policy.unpack(value) if value is not None else None
-        found.append(one and Entry(Verdict(one.verdict), one.bits, one.rule))
-    return evaluate._of_two(*found)
+        found.append(Entry(Verdict(one.verdict), one.bits, one.rule) if one is not None else None)
+    exact, anyone = found
+    return evaluate._of_two(exact, anyone)
 
 
 @pytest.fixture

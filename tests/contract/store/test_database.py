@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, func, insert, select, update
@@ -22,7 +23,7 @@ async def leases_database(store_database: Database) -> Database:
     return store_database
 
 
-def lease(address: str, pod: str = "pod"):
+def lease(address: str, pod: str = "pod") -> Callable[[Connection], object]:
     return lambda connection: connection.execute(insert(leases).values(address=address, pod=pod))
 
 
@@ -117,7 +118,11 @@ async def test_readers_may_not_write(leases_database: Database) -> None:
 
 async def test_writes_happen_in_the_order_they_were_asked_for(leases_database: Database) -> None:
     seen: list[int] = []
-    await asyncio.gather(*(leases_database.write(lambda _, n=n: seen.append(n)) for n in range(100)))
+
+    def see(number: int, _: Connection) -> None:
+        seen.append(number)
+
+    await asyncio.gather(*(leases_database.write(partial(see, number)) for number in range(100)))
     assert seen == list(range(100))
 
 
@@ -153,7 +158,12 @@ async def test_closing_finishes_what_was_asked_for(store_url: str) -> None:
 
 async def test_a_cancelled_caller_leaves_the_writer_working(leases_database: Database) -> None:
     begun, gate = threading.Event(), threading.Event()
-    holding = asyncio.ensure_future(leases_database.write(lambda connection: (begun.set(), gate.wait(10))))
+
+    def hold(connection: Connection) -> None:
+        begun.set()
+        gate.wait(10)
+
+    holding = asyncio.ensure_future(leases_database.write(hold))
     await asyncio.to_thread(begun.wait, 10)
     waiting = asyncio.ensure_future(leases_database.write(lease("10.0.0.1")))
     await asyncio.sleep(0)

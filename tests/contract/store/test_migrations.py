@@ -47,7 +47,7 @@ def restore(url: str, package: str, version: str) -> None:
         database.close()
         return
     with psycopg.connect(url) as connection:
-        connection.execute(dump)  # type: ignore[call-overload]
+        connection.execute(dump)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -56,7 +56,7 @@ async def test_migrations_lead_to_the_tables_of_the_code(store_database: Databas
 
     def differences(connection: Connection) -> list[object]:
         options = {"version_table": version_table(package), "compare_type": True}
-        return compare_metadata(MigrationContext.configure(connection, opts=options), PACKAGES[package])
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), PACKAGES[package]))
 
     assert await store_database.read(differences) == []
 

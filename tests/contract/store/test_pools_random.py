@@ -80,7 +80,7 @@ class Dictionaries:
             return False
         self.instances = after
         states = {
-            address: state for address, state in (self.states | change.address_states).items() if address in owned
+            address: state for address, state in {**self.states, **change.address_states}.items() if address in owned
         }
         self.states = {address: state for address, state in states.items() if state != AddressState.AVAILABLE}
         self.intents |= {one.id: one for one in change.intents}

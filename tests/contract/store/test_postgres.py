@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -57,7 +58,7 @@ async def test_a_connection_cut_in_mid_commit_is_told_as_unknown_and_never_writt
     """
     runs = {1: 0, 2: 0}
 
-    def insert(value: int):
+    def insert(value: int) -> Callable[[Connection], None]:
         def work(connection: Connection) -> None:
             runs[value] += 1
             connection.execute(text(f"INSERT INTO t VALUES ({value})"))
@@ -67,7 +68,12 @@ async def test_a_connection_cut_in_mid_commit_is_told_as_unknown_and_never_writt
     async with open_database(postgres_url) as database:
         await database.write(lambda c: c.exec_driver_sql(cut_at_commit))
         begun, gate = threading.Event(), threading.Event()
-        holding = asyncio.ensure_future(database.write(lambda connection: (begun.set(), gate.wait(10))))
+
+        def hold(connection: Connection) -> None:
+            begun.set()
+            gate.wait(10)
+
+        holding = asyncio.ensure_future(database.write(hold))
         await asyncio.to_thread(begun.wait, 10)
         together = [asyncio.ensure_future(database.write(insert(value))) for value in (1, 2)]
         await asyncio.sleep(0)

@@ -115,7 +115,7 @@ async def test_identities_come_back_in_the_order_of_their_numbers(registry_store
 
 async def test_a_set_of_labels_has_one_number(registry_store: RegistryStore) -> None:
     await write(registry_store, Changes(identities=[WEB]))
-    again = Identity(300, dict(reversed(WEB.labels.items())))
+    again = Identity(300, dict(reversed(list(WEB.labels.items()))))
     with pytest.raises(IdentityTaken):
         await write(registry_store, Changes(nodes=[NODE], identities=[again]))
     stored = await registry_store.load()
