@@ -63,9 +63,11 @@ class IpamMachine(RuleBasedStateMachine):
             self.site.close()
 
     @initialize(
-        marks=st.lists(st.sampled_from([(1, 0), (2, 0), (0, 0), (4, 0), (3, 5), (1, 10)]), min_size=2, max_size=3)
+        marks=st.lists(st.sampled_from([(1, 0), (2, 0), (0, 0), (4, 0), (3, 5), (1, 10)]), min_size=2, max_size=3),
+        protects=st.booleans(),
     )
-    def nodes_start(self, marks: list[tuple[int, int]]) -> None:
+    def nodes_start(self, marks: list[tuple[int, int]], protects: bool) -> None:
+        self.cloud.capabilities = replace(self.cloud.capabilities, protects_on_create=protects)
         for number, (pre, least) in enumerate(marks):
             instance = self.cloud.launch(self.type_)
             spec = NodeSpec(f"n{number}", instance.id, watermarks=Watermarks(pre, least), **self.wanted)
@@ -454,5 +456,9 @@ class IpamMachine(RuleBasedStateMachine):
 
     def nothing_is_leaked(self) -> None:
         for interface in self.cloud.interfaces().values():
-            assert interface.instance_id or CLUSTER_TAG not in interface.tags, f"{interface.id} is leaked"
+            if CLUSTER_TAG not in interface.tags:
+                continue
+            assert interface.instance_id, f"{interface.id} is leaked"
+            goes = interface.delete_on_termination or not self.cloud.capabilities.protects_on_create
+            assert goes, f"{interface.id} would outlive its instance"
         assert not [i for i in self.site.service.intents() if i.node]
