@@ -129,13 +129,13 @@ class Node:
         self.write("flows", key.pack(), flow.pack())
         clock.close()
 
-    def opened(self, pod: int, family: int) -> socket.socket:
+    def opened(self, pod: int, family: socket.AddressFamily) -> socket.socket:
         with self.spaces.inside(self.pods[pod]):
             return socket.socket(family)
 
     @contextmanager
     def connected(
-        self, family: int = socket.AF_INET, server_port: int = 0, port: int = 0
+        self, family: socket.AddressFamily = socket.AF_INET, server_port: int = 0, port: int = 0
     ) -> Iterator[tuple[socket.socket, socket.socket]]:
         """pod-1 to pod-2."""
         with self.opened(1, family) as listener:

@@ -305,7 +305,7 @@ def node(folder: Path, acceleration: SockmapAcceleration, cgroup: Path) -> Itera
 
 
 @pytest.mark.parametrize("family", PODS)
-def test_pods_of_one_node(node: Node, family: int) -> None:
+def test_pods_of_one_node(node: Node, family: socket.AddressFamily) -> None:
     for address in PODS[family]:
         node.target(address)
     with node.connected(family) as (one, other):

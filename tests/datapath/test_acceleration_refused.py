@@ -146,6 +146,13 @@ def spoken(one: socket.socket, other: socket.socket) -> None:
 
 
 EVERYTHING = Rule(1, Direction.EGRESS, Verdict.ALLOW)
+
+
+def allowed(bed: Bed) -> None:
+    bed.rules(EVERYTHING)
+    bed.known(TARGET_EGRESS_POLICY)
+
+
 CHANGES: dict[str, tuple[Callable[[Bed], None], int]] = {
     # what changes, and how many messages go by the stack for it
     "nothing": (lambda bed: None, 0),
@@ -159,7 +166,7 @@ CHANGES: dict[str, tuple[Callable[[Bed], None], int]] = {
     "ingress has no rule and is watched only": (
         lambda bed: bed.known(0, TARGET_INGRESS_POLICY | TARGET_INGRESS_AUDIT), 0,
     ),
-    "a rule allows": (lambda bed: (bed.rules(EVERYTHING), bed.known(TARGET_EGRESS_POLICY))[1], 0),
+    "a rule allows": (allowed, 0),
 }  # fmt: skip
 
 
@@ -192,15 +199,24 @@ def undecided(one: Flow) -> Flow:
     return replace(one, from_low=replace(one.from_low, action=ACTION_NONE))
 
 
+def over(bed: Bed) -> None:
+    bed.known(TARGET_EGRESS_POLICY)
+    flow(bed, lasts_s=-1)
+
+
+def not_decided(bed: Bed) -> None:
+    bed.known(TARGET_EGRESS_POLICY)
+    flow(bed)
+    change(bed, bed.port, undecided)
+
+
 OPENINGS: dict[str, Callable[[Bed], None]] = {
     "who opens it is not known": lambda bed: bed.forget(ONE),
     "who answers is not known": lambda bed: bed.forget(OTHER),
     "who opens it is on another node": lambda bed: bed.elsewhere(ONE),
     "who answers is on another node": lambda bed: bed.elsewhere(OTHER),
-    "the datapath's flow is over": lambda bed: (bed.known(TARGET_EGRESS_POLICY), flow(bed, lasts_s=-1))[0],
-    "the datapath has not decided": lambda bed: (
-        bed.known(TARGET_EGRESS_POLICY), flow(bed), change(bed, bed.port, undecided),
-    )[0],
+    "the datapath's flow is over": over,
+    "the datapath has not decided": not_decided,
 }  # fmt: skip
 
 

@@ -130,7 +130,12 @@ def test_a_spoofed_packet_is_seen_counted_and_scraped(site: Site) -> None:
         site.node, "monitor", "--type", "drop", "--pod", "default/web", "--count", "1", "--interval", "0", "--json"
     )
     try:
-        until(lambda: spoof(site) or monitor.poll() is not None, 20)
+
+        def heard() -> bool:
+            spoof(site)
+            return monitor.poll() is not None
+
+        until(heard, 20)
         out, err = monitor.communicate(timeout=10)
     finally:
         monitor.kill()

@@ -55,7 +55,7 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
             counted()
             unlink(path, missing_ok)
 
-        syscalls.call = counting_call  # type: ignore[assignment]
+        syscalls.call = counting_call
         Path.rename, Path.unlink = counting_rename, counting_unlink  # type: ignore[method-assign, assignment]
         try:
             work()

@@ -45,7 +45,8 @@ class Pair:
 
     def seen(self, loaded: Loaded, number: int) -> int:
         """Packets that the build with this number saw."""
-        return struct.unpack("=II", loaded.maps["table"].lookup(struct.pack("=I", number)) or bytes(8))[0]
+        packets: int = struct.unpack("=II", loaded.maps["table"].lookup(struct.pack("=I", number)) or bytes(8))[0]
+        return packets
 
     def said(self, *command: str) -> str:
         done = subprocess.run(
@@ -57,13 +58,14 @@ class Pair:
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     tag = f"pll{secrets.token_hex(3)}"
-    names = [f"{tag}-{name}" for name in ("sender", "receiver")]
+    sender, receiver = names = [f"{tag}-{name}" for name in ("sender", "receiver")]
     with ExitStack() as stack:
         for name in names:
             subprocess.run(["ip", "netns", "add", name], check=True)
             stack.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
         folder = stack.enter_context(bpf_folder())
-        one = Pair(*names, namespace=stack.enter_context(opened(f"/run/netns/{names[0]}")), near=0, folder=folder)
+        namespace = stack.enter_context(opened(f"/run/netns/{sender}"))
+        one = Pair(sender, receiver, namespace, near=0, folder=folder)
         one.ip(
             one.sender,
             f"link add near address 02:00:00:00:00:01 type veth peer name far address 02:00:00:00:00:02 "

@@ -56,7 +56,9 @@ def test_no_packet_is_lost_while_the_daemon_restarts(bed: Bed, lone_node: Node, 
     lone_node.start()
     for ping in pings:
         said = ping.communicate(timeout=30)[0]
-        sent, received = (int(number) for number in re.search(r"(\d+) packets .* (\d+) received", said).groups())
+        counted = re.search(r"(\d+) packets .* (\d+) received", said)
+        assert counted is not None, said
+        sent, received = map(int, counted.groups())
         assert sent == received == 200, said
 
 
@@ -99,7 +101,7 @@ def test_gc_after_a_reboot_of_the_runtime(bed: Bed, lone_node: Node) -> None:
     lone_node.add("pod0")
     _, second = lone_node.add("pod1")
     valid = {"cni.dev/valid-attachments": [{"containerID": "pod1", "ifname": "eth0"}]}
-    assert lone_node.cni("GC", config=lone_node.config(**valid)).code == 0
+    assert lone_node.cni("GC", config=lone_node.config("1.1.0", **valid)).code == 0
     assert len(_devices(bed, lone_node)) == 1
     assert bed.ping(lone_node.namespace, second)
 

@@ -27,7 +27,7 @@ from datapath.events import words
 from datapath.layout import Target, address_bytes, mac_bytes
 from datapath.loader import links, objects
 from datapath.loader.clock import tick_rate
-from datapath.loader.maps import CPUS
+from datapath.loader.maps import CPUS, Map
 from datapath.model import HOST_MAC, OVERLAY_MAC
 from tests.datapath.compiled import bpf_folder, build_programs
 from tests.datapath.spaces import Spaces
@@ -37,6 +37,7 @@ SERVICE4, SERVICE6 = "10.96.0.10", "fd00:96::a"
 MTU: Final = 1500
 VXLAN_PORT: Final = 8472
 _ETHTOOL, _SET_TX_CHECKSUM = 0x8946, 0x17
+Socket = socket.socket  # `Lab.socket` hides the module in its class
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Node:
     address4: str
     address6: str
     pods: tuple[Pod, ...]
-    maps: dict[str, object] = field(default_factory=dict)
+    maps: dict[str, Map] = field(default_factory=dict)
 
     def address(self, family: int) -> str:
         return self.address6 if family == 6 else self.address4
@@ -306,7 +307,7 @@ class Lab:
         with self.spaces.inside(self.space(space)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
             fcntl.ioctl(one, _ETHTOOL, struct.pack("16sP16x", device.encode(), ctypes.addressof(value)))
 
-    def socket(self, space: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    def socket(self, space: str, family: int, kind: int, protocol: int = 0) -> Socket:
         """One that lives in the namespace."""
         with self.spaces.inside(self.space(space)):
             one = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind, protocol)
@@ -314,7 +315,7 @@ class Lab:
         return one
 
     @contextmanager
-    def serving(self, space: str, address: str, work: Callable[[socket.socket], None]) -> Iterator[int]:
+    def serving(self, space: str, address: str, work: Callable[[Socket], None]) -> Iterator[int]:
         """A TCP server for one connection after another; `work` gets each. Yields its port."""
         with self.socket(space, 6 if ":" in address else 4, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

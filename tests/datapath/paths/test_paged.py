@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet, Raw
+from scapy.packet import Raw
 
 from datapath.loader import links, objects
 from datapath.model import HOST_MAC
@@ -53,7 +53,7 @@ def test_a_small_segment_is_not_copied(lab: Lab, family: int) -> None:
 @pytest.mark.parametrize("head", [14, 34, 40, 54, 60])
 def test_headers_in_pages(lab: Lab, family: int, head: int) -> None:
     """The sender makes so many bytes readable, and no more."""
-    ip: Packet = IPv6 if family == 6 else IP
+    ip: type[IP | IPv6] = IPv6 if family == 6 else IP
     with lab.socket("b", family, socket.SOCK_DGRAM) as server:
         server.bind((B.address(family), 0))
         data = bytes(range(256)) * 24

@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -21,7 +22,7 @@ from tests.datapath.paths.traffic import datagrams, transfer
 pytestmark = [pytest.mark.root, pytest.mark.tool("ip", "ping")]
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
-LABS = {
+LABS: dict[str, dict[str, Any]] = {
     "native": {"mode": "native"},
     "direct": {"mode": "direct"},
     "tunnel": {"mode": "tunnel"},

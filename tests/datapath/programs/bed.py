@@ -428,7 +428,7 @@ def ends_of(packet: Packet) -> tuple[bytes, bytes, int, tuple[int, int]]:
     """Source, destination, protocol and ports (or ICMP's id) of a whole IP packet, as flows have them."""
     source, destination = address_bytes(packet.src), address_bytes(packet.dst)
     layer = packet
-    while isinstance(layer, IP | IPv6) or "Header" in layer.name or layer.name.startswith("IPv6 Extension"):
+    while isinstance(layer, IP | IPv6) or "Header" in (name := layer.name or "") or name.startswith("IPv6 Extension"):
         protocol = layer.proto if isinstance(layer, IP) else layer.nh
         layer = layer.payload
     fields = layer.fields

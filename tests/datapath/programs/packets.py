@@ -6,7 +6,7 @@ header has to be.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
@@ -29,7 +29,7 @@ _SUMS: Final = {"IP": "chksum", "TCP": "chksum", "UDP": "chksum", "ICMP": "chksu
 _LENGTHS: Final = {"IP": "len", "IPv6": "plen"}
 
 
-def ip(source: str, destination: str, **more: object) -> Packet:
+def ip(source: str, destination: str, **more: Any) -> Packet:
     """An IP header of the addresses' family; `ttl` serves both."""
     if ":" not in source:
         return IP(src=source, dst=destination, **more)
@@ -42,7 +42,7 @@ def tcp(source: int, destination: int, flags: str = "S", data: bytes = b"") -> P
     return TCP(sport=source, dport=destination, flags=flags, seq=1000, ack=2000 if "A" in flags else 0) / Raw(data)
 
 
-def udp(source: int, destination: int, data: bytes = b"data", **more: object) -> Packet:
+def udp(source: int, destination: int, data: bytes = b"data", **more: Any) -> Packet:
     return UDP(sport=source, dport=destination, **more) / Raw(data)
 
 

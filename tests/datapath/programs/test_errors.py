@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6PacketTooBig
@@ -145,10 +147,11 @@ def test_from_outside_about_what_was_masqueraded(bed: ProgramBed, family: int, w
 @FAMILIES
 def test_from_a_pod_about_an_answer_to_what_was_masqueraded(bed: ProgramBed, family: int) -> None:
     """The pod has closed its port meanwhile: the world has to read its own packet in the error."""
-    for payload, answer in (
+    answers: list[tuple[Packet, Callable[[int], Packet]]] = [
         (udp(1000, 53), lambda port: udp(53, port)),
         (tcp(1000, 80), lambda port: tcp(80, port, "SA")),
-    ):
+    ]
+    for payload, answer in answers:
         out = forwarded(bed.from_pod(A, ip(A.address(family), world(family)) / payload), ACTION_DEVICE, bed, "ens0").ip
         back = ip(world(family), node(family)) / answer(out[TCP if TCP in out else UDP].sport)
         got = forwarded(bed.from_device(back), ACTION_POD, bed, "plma", HOOK_FROM_DEVICE).ip

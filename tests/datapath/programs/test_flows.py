@@ -22,6 +22,7 @@ from datapath.layout import (
     FLOW_OPENING,
 )
 from datapath.loader import libbpf, objects
+from datapath.loader.libbpf import Object
 from datapath.loader.maps import HASH
 from datapath.loader.programs import SkbContext
 from datapath.policy.model import EndpointPolicy, Enforcement
@@ -240,7 +241,7 @@ def test_the_denied_end_gives_the_other_no_right_to_answer(bed: ProgramBed) -> N
 def test_a_map_that_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """LRU maps make room, so this takes a kernel that is short of memory; here, a map that makes none."""
 
-    def small(one: objects.Object, sizes: object) -> None:
+    def small(one: Object, sizes: object) -> None:
         for name, handle in one.maps():
             if name in ("flows", "nat"):
                 assert not libbpf.library().bpf_map__set_type(ctypes.c_void_p(handle), HASH)

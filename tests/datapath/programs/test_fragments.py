@@ -44,9 +44,10 @@ def pieces(source: str, destination: str, payload: Packet, number: int = 77) -> 
     """The datagram in three."""
     whole = ip(source, destination) / payload
     data = bytes(whole.__class__(bytes(whole)).payload)
-    made = []
+    made: list[Packet] = []
     for start, end in ((0, 16), (16, 24), (24, len(data))):
         more = end < len(data)
+        header: Packet
         if ":" in source:
             header = IPv6(src=source, dst=destination) / IPv6ExtHdrFragment(
                 nh=whole.__class__(bytes(whole)).nh, id=number, offset=start // 8, m=int(more)

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -29,6 +30,7 @@ from datapath.layout import (
     Event,
 )
 from datapath.loader import libbpf, objects
+from datapath.loader.libbpf import Object
 from datapath.loader.maps import CPUS, HASH
 from datapath.loader.programs import SkbContext
 from tests.datapath.programs.bed import (
@@ -56,7 +58,7 @@ def of_fixed_size(monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
     """Of hash maps that make no room, unlike the LRU maps that the programs have."""
     before = objects._set_sizes
 
-    def small(one: objects.Object, asked: dict[str, int]) -> None:
+    def small(one: Object, asked: dict[str, int]) -> None:
         before(one, {name: size for name, size in asked.items() if name not in sizes})
         for name, handle in one.maps():
             if name in sizes:
@@ -96,7 +98,7 @@ def test_no_room_for_the_ports_of_fragments(monkeypatch: pytest.MonkeyPatch) -> 
     of_fixed_size(monkeypatch, fragments=1)
     with ProgramBed(names=("pod",)) as bed:
         for number, follows in ((5, True), (6, False)):
-            whole = {"src": A.address4, "dst": B.address4, "id": number, "proto": 17}
+            whole: dict[str, Any] = {"src": A.address4, "dst": B.address4, "id": number, "proto": 17}
             forwarded(bed.from_pod(A, IP(flags="MF", **whole) / udp(1, 2, bytes(16))), ACTION_POD, bed, "plmb")
             later = bed.from_pod(A, IP(frag=3, **whole) / Raw(bytes(16)))
             if follows:

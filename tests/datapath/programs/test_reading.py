@@ -122,6 +122,7 @@ def test_a_problem_with_a_parameter(bed: ProgramBed) -> None:
 
 def udplite(family: int, source: str, destination: str, ports: tuple[int, int], data: bytes = b"12345678") -> Packet:
     head = struct.pack("!HHHH", *ports, 0, 0) + data
+    packet: IP | IPv6
     if family == 6:
         packet = IPv6(src=source, dst=destination, nh=136)
         total = in6_chksum(136, packet, head)
@@ -136,7 +137,7 @@ def udplite(family: int, source: str, destination: str, ports: tuple[int, int], 
 
 
 def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF

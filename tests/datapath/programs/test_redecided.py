@@ -190,8 +190,9 @@ def test_the_nodes_address_changes(bed: ProgramBed, family: int) -> None:
     new = "192.0.2.201" if family == 4 else "2001:db8::201"
     key = struct.pack("=I", bed.ifindex["ens0"])
     device = layout.Device.unpack(bed.maps["devices"].lookup(key) or b"")
-    field = "masquerade6" if family == 6 else "masquerade4"
-    bed.maps["devices"].update(key, replace(device, **{field: layout.address_bytes(new)}).pack())
+    raw = layout.address_bytes(new)
+    changed = replace(device, masquerade6=raw) if family == 6 else replace(device, masquerade4=raw)
+    bed.maps["devices"].update(key, changed.pack())
     bed.new_generation()
     run = leaves(bed, family, udp(1000, 53))
     assert run.ip.src == new

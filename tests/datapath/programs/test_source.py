@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from scapy.layers.inet6 import (
@@ -27,7 +28,19 @@ from datapath.layout import (
     DROP_SPOOFED_MAC,
     DROP_UNSUPPORTED,
 )
-from tests.datapath.programs.bed import HOST_MAC, NODE4, NODE6, WORLD4, WORLD6, A, B, ProgramBed, dropped, forwarded
+from tests.datapath.programs.bed import (
+    HOST_MAC,
+    NODE4,
+    NODE6,
+    WORLD4,
+    WORLD6,
+    A,
+    B,
+    ProgramBed,
+    Run,
+    dropped,
+    forwarded,
+)
 from tests.datapath.programs.packets import assert_right, ip, tcp, udp
 
 pytestmark = pytest.mark.root
@@ -102,7 +115,7 @@ def test_a_family_that_is_off() -> None:
 # ---- ARP ----
 
 
-def arp(bed: ProgramBed, *, target: str = "169.254.1.1", source_mac: str = A.mac, cut: int = 60, **more: object):  # type: ignore[no-untyped-def]
+def arp(bed: ProgramBed, *, target: str = "169.254.1.1", source_mac: str = A.mac, cut: int = 60, **more: Any) -> Run:
     question = ARP(hwsrc=source_mac, psrc=A.address4, hwdst="00:00:00:00:00:00", pdst=target, **more)
     frame = bytes(Ether(src=source_mac, dst="ff:ff:ff:ff:ff:ff") / question)[:cut]
     return bed.run("from_pod", frame, device="plma")

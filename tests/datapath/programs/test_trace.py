@@ -119,7 +119,7 @@ def rule(number: int, direction: Direction, verdict: Verdict, identity: int, por
 
 def test_policy_is_told_with_its_rule(bed: ProgramBed, tracer: Tracer) -> None:
     allow = rule(7, Direction.EGRESS, Verdict.ALLOW, B.identity, 80)
-    bed.set_policy(A, EndpointPolicy((allow,), Enforcement(egress=True)))
+    bed.set_policy(A, EndpointPolicy(frozenset({allow}), Enforcement(egress=True)))
     assert said(tracer(B.address4, 80), "policy") == "egress policy: allowed by rule 7"
     traced = tracer(B.address4, 81)
     assert (traced.verdict, traced.reason) == ("dropped", "policy-egress")
@@ -128,7 +128,7 @@ def test_policy_is_told_with_its_rule(bed: ProgramBed, tracer: Tracer) -> None:
 
 def test_policy_of_the_receiver(bed: ProgramBed, tracer: Tracer) -> None:
     deny = rule(9, Direction.INGRESS, Verdict.DENY, A.identity, 80)
-    bed.set_policy(B, EndpointPolicy((deny,), Enforcement(ingress=True)))
+    bed.set_policy(B, EndpointPolicy(frozenset({deny}), Enforcement(ingress=True)))
     traced = tracer(B.address4, 80)
     assert (traced.verdict, traced.reason) == ("dropped", "policy-ingress")
     assert said(traced, "policy") == "ingress policy: denied by rule 9"

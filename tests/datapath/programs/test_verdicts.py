@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from datapath import layout
 from datapath.policy import evaluate
-from datapath.policy.model import Direction, EndpointPolicy, Enforcement, Peer, Rule, Verdict
+from datapath.policy.model import Answer, Direction, EndpointPolicy, Enforcement, Peer, Rule, Verdict
 from tests.datapath.programs.bed import A, B, Pod, ProgramBed
 from tests.datapath.programs.packets import ip, tcp, udp
 
@@ -65,5 +65,5 @@ def test_the_programs_say_what_the_rules_say(
         assert told == expected
 
 
-def _answer(policy: EndpointPolicy, direction: Direction, peer: Pod, protocol: int, port: int) -> evaluate.Answer:
+def _answer(policy: EndpointPolicy, direction: Direction, peer: Pod, protocol: int, port: int) -> Answer:
     return evaluate.verdict(policy, Peer(direction, peer.identity, protocol, port))
