@@ -93,6 +93,11 @@ def test_a_full_interface_is_followed_by_a_new_one_with_three_calls() -> None:
     assert [result.calls[name] for name in made] == [4, 1, 1, 1]
     # Each waits for what is under way, too; the fourth for three calls, and the fifth for one more.
     assert result.waits_s == pytest.approx([1.1, 1.2, 1.3, 3.4, 3.5])
+    # Where creation says that it goes with its instance, they are two.
+    protects = replace(CLOUD, capabilities=replace(CLOUD.capabilities, protects_on_create=True))
+    result = simulate(replace(work, cloud=protects), variant(0, release_excess=False))
+    assert [result.calls.get(name, 0) for name in made] == [4, 1, 1, 0]
+    assert result.waits_s == pytest.approx([1.1, 1.2, 1.3, 2.4, 2.5])
 
 
 def test_pods_beyond_what_an_instance_holds_are_never_served() -> None:
