@@ -65,6 +65,7 @@ class Claims:
             if pool is not None:
                 self._reviewer.review(pool)
             return None
+        self._reviewer.taken(opened)
         opened.claimed_at = now
         opened.sweeps = 0
         opened.lease_until = now + self._config.lease_s

@@ -82,6 +82,9 @@ class Reviewer:
         self.config = config
         self.wishes = Wishes(config, clock, fleet, self.limits)
         self.outbox: list[Parcel] = []
+        # How far workers have come in the queue: when one last took anything, and by priority the newest that was.
+        self._taken_at = -math.inf
+        self._reached: dict[int, float] = {}
         self._drifted = Drifted(config, capabilities, fleet, self.limits)
 
     def review(self, pool: Pool) -> None:
@@ -188,8 +191,13 @@ class Reviewer:
         now = self._clock.monotonic()
         opened.enqueued_at = max(now, opened.ready_at)
         opened.urgent = opened.urgent or urgent
-        priority = URGENT if opened.urgent else PRIORITIES[intent.kind]
-        self.outbox.append(Parcel(intent.id, max(opened.ready_at - now, 0.0), priority, copy_context()))
+        self.outbox.append(Parcel(intent.id, max(opened.ready_at - now, 0.0), _priority(opened), copy_context()))
+
+    def taken(self, opened: OpenIntent) -> None:
+        """A worker has come for it."""
+        self._taken_at = self._clock.monotonic()
+        priority = _priority(opened)
+        self._reached[priority] = max(opened.enqueued_at, self._reached.get(priority, -math.inf))
 
     def _hurry(self, opened: OpenIntent, now: float) -> None:
         """Pods have come to wait since it was enqueued: a copy overtakes what nobody waits for. The other comes to
@@ -212,10 +220,14 @@ class Reviewer:
         """Enqueues again what no worker holds and was enqueued long enough ago to be lost.
 
         What nobody takes is enqueued ever more seldom: while workers are away the queue must not fill with copies.
+        While they take others that came before it, it waits for its turn, however long the queue is.
         """
+        every_s = self._config.sweep_interval_s
+        moves = monotonic - self._taken_at < every_s
         for opened in list(self._fleet.intents.values()):
-            patience_s = self._config.sweep_interval_s * 2**opened.sweeps
-            lost = monotonic - opened.enqueued_at >= patience_s
+            if moves and opened.enqueued_at + every_s > self._reached.get(_priority(opened), -math.inf):
+                continue
+            lost = monotonic - opened.enqueued_at >= every_s * 2**opened.sweeps
             if lost and monotonic >= opened.ready_at and not opened.leased(monotonic):
                 opened.sweeps = min(opened.sweeps + 1, MOST_SWEEPS)
                 self.enqueue(opened.intent)
@@ -455,3 +467,8 @@ class Reviewer:
             self.open(IntentKind.RELEASE, pool, addresses=tuple(owed))
         elif not owed:
             self._open_empty(pool, now)
+
+
+def _priority(opened: OpenIntent) -> int:
+    """In the queue, as it was enqueued last."""
+    return URGENT if opened.urgent else PRIORITIES[opened.intent.kind]
