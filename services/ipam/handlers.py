@@ -45,16 +45,9 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
     async def Watch(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.WatchRequest], context: Context
     ) -> AsyncIterator[Any]:
-        opened = await _first(request_iterator)
-        reports.check_labels(opened.node)
-        defaults = overridden(self._defaults, self._service.config.overrides, opened.node.labels)
-        spec = reports.node_spec_from(opened.node, defaults)
-        require_node(identity(context), spec.node)
-        names = node_pools.from_metadata(context.invocation_metadata() or ())
-        session = await self._service.announce(spec, reports.usage_from(opened.usage), names)
-        subscription = self._topics.subscribe(spec.name, Position.from_proto(opened.position))
-        hearing = asyncio.create_task(self._hear(spec.name, session, request_iterator, subscription))
-        log.info("node connected", node=spec.name, instance=spec.instance_id)
+        name, session, position = await self._announced(await _first(request_iterator), context)
+        subscription = self._topics.subscribe(name, position)
+        hearing = asyncio.create_task(self._hear(name, session, request_iterator, subscription))
         try:
             async for message in subscription.encoded():
                 yield message
@@ -63,16 +56,30 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
             self._topics.check_leads()
         finally:
             hearing.cancel()
-            self._topics.unsubscribe(spec.name, subscription)
-            await self._service.disconnected(spec.name, session)
-            log.info("node disconnected", node=spec.name)
+            self._topics.unsubscribe(name, subscription)
+            await self._service.disconnected(name, session)
+            log.info("node disconnected", node=name)
+
+    async def _announced(self, opened: pb.WatchRequest.Open, context: Context) -> tuple[str, int, Position]:
+        """Name and session of the pool that a stream is for, and the position from which it goes on.
+
+        Apart from `Watch`, whose locals live as long as the stream, once for each of thousands of nodes.
+        """
+        reports.check_labels(opened.node)
+        defaults = overridden(self._defaults, self._service.config.overrides, opened.node.labels)
+        spec = reports.node_spec_from(opened.node, defaults)
+        require_node(identity(context), spec.node)
+        names = node_pools.from_metadata(context.invocation_metadata() or ())
+        session = await self._service.announce(spec, reports.usage_from(opened.usage), names)
+        log.info("node connected", node=spec.name, instance=spec.instance_id)
+        return spec.name, session, Position.from_proto(opened.position)
 
     async def _hear(
         self,
         node: str,
         session: int,
         requests: AsyncIterator[pb.WatchRequest],
-        subscription: Subscription[pb.Interface],
+        subscription: Subscription[bytes],
     ) -> None:
         """What the node says, until it says no more; then its stream ends."""
         try:
@@ -90,6 +97,7 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
                             f"{other or 'an empty message'} does not belong here", field="message",
                             remedy="open once, then send usage and ack",
                         )  # fmt: skip
+                del request  # until the next one, which may be long
         finally:
             subscription.close()
 

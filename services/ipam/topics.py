@@ -15,8 +15,8 @@ class PoolTopics:
     """Fed by PoolService's callbacks `publish` and `lead`; nodes subscribe."""
 
     def __init__(self) -> None:
-        self._topics: dict[str, Topic[pb.Interface]] = {}
-        self._subscriptions: dict[str, set[Subscription[pb.Interface]]] = {}
+        self._topics: dict[str, Topic[bytes]] = {}
+        self._subscriptions: dict[str, set[Subscription[bytes]]] = {}
         self._leads = False
 
     def publish(self, node: str, interfaces: Mapping[str, PoolInterface]) -> None:
@@ -24,7 +24,7 @@ class PoolTopics:
         if not interfaces and node not in self._subscriptions:
             self._topics.pop(node, None)
             return
-        self._topic(node).replace({key: interface_to(each) for key, each in interfaces.items()})
+        self._topic(node).replace({key: _packed(each) for key, each in interfaces.items()})
 
     def lead(self, leads: bool) -> None:
         """Without the lead nothing here is true any more: streams end, and nodes look for the leader."""
@@ -43,12 +43,12 @@ class PoolTopics:
                 "this replica does not lead any more", remedy="connect to the replica that leads", retry_after_s=1.0
             )
 
-    def subscribe(self, node: str, position: Position) -> Subscription[pb.Interface]:
+    def subscribe(self, node: str, position: Position) -> Subscription[bytes]:
         subscription = self._topic(node).subscribe(position, name=node)
         self._subscriptions.setdefault(node, set()).add(subscription)
         return subscription
 
-    def unsubscribe(self, node: str, subscription: Subscription[pb.Interface]) -> None:
+    def unsubscribe(self, node: str, subscription: Subscription[bytes]) -> None:
         subscription.close()
         left = self._subscriptions.get(node, set())
         left.discard(subscription)
@@ -58,13 +58,19 @@ class PoolTopics:
             if topic is not None and not len(topic):
                 del self._topics[node]
 
-    def _topic(self, node: str) -> Topic[pb.Interface]:
+    def _topic(self, node: str) -> Topic[bytes]:
         topic = self._topics.get(node)
         if topic is None:
             topic = self._topics[node] = Topic(_encode)
         return topic
 
 
-def _encode(batch: Batch[pb.Interface]) -> bytes:
-    message = pb.WatchResponse(header=batch.header(), interfaces=batch.upserts, deleted_interfaces=batch.deletes)
+def _packed(interface: PoolInterface) -> bytes:
+    # An eighth of a message's memory, which the topics of thousands of nodes would hold for good.
+    return interface_to(interface).SerializeToString(deterministic=True)
+
+
+def _encode(batch: Batch[bytes]) -> bytes:
+    interfaces = [pb.Interface.FromString(each) for each in batch.upserts]
+    message = pb.WatchResponse(header=batch.header(), interfaces=interfaces, deleted_interfaces=batch.deletes)
     return message.SerializeToString()

@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from services.runtime.batch import START, Batch, Position, SubscriberStatus
@@ -35,6 +36,7 @@ class _Gone:
 
 
 _GONE: Final = _Gone()
+_NO_ERRORS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -52,6 +54,12 @@ class Topic(Generic[M]):
     :param keep_deletes: deletions remembered for those who resume; beyond, the oldest are forgotten, and who stands
         before them gets a snapshot.
     """
+
+    # A service may have a topic with a subscriber for each of thousands of nodes: what only some need is made late.
+    __slots__ = (
+        "_deleted", "_encode", "_entries", "_floor", "_keep_deletes", "_log_keys", "_log_revisions", "_max_batch",
+        "_revision", "_seal_scheduled", "_sealed", "_sealed_at", "_shared", "_subscriptions", "_window_s", "epoch",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -78,7 +86,7 @@ class Topic(Generic[M]):
         self._floor = 0
         self._sealed_at = float("-inf")
         self._seal_scheduled = False
-        self._shared: OrderedDict[tuple[int, int, int, int], Batch[M]] = OrderedDict()
+        self._shared: OrderedDict[tuple[int, int, int, int], Batch[M]] | None = None
         self._subscriptions: set[Subscription[M]] = set()
 
     @property
@@ -140,7 +148,7 @@ class Topic(Generic[M]):
     def _forget(self, subscription: Subscription[M]) -> None:
         self._subscriptions.discard(subscription)
         if len(self._subscriptions) < 2:
-            self._shared.clear()
+            self._shared = None
 
     def _put(self, key: str, value: Any) -> None:
         self._revision += 1
@@ -170,7 +178,7 @@ class Topic(Generic[M]):
         self._sealed_at = loop.time() if loop is not None else float("-inf")
         self._sealed = self._revision
         for subscription in self._subscriptions:
-            subscription._wake.set()
+            subscription._wake()
 
     def _compact(self) -> None:
         """Drops stale pairs of the log, and the oldest deletions beyond `keep_deletes`."""
@@ -207,14 +215,16 @@ class Topic(Generic[M]):
 
     def _share(self, cursor: int, upto: int, limit: int, began: int | None) -> Batch[M]:
         if len(self._subscriptions) < 2:
-            # Nobody to share with; a service may have a topic for each of a thousand nodes.
-            return self._collect(cursor, upto, limit, began)
+            return self._collect(cursor, upto, limit, began)  # nobody to share with
+        shared = self._shared
+        if shared is None:
+            shared = self._shared = OrderedDict()
         key = (cursor, upto, limit, -1 if began is None else began)
-        batch = self._shared.get(key)
+        batch = shared.get(key)
         if batch is None:
-            batch = self._shared[key] = self._collect(cursor, upto, limit, began)
-            if len(self._shared) > _SHARED_BATCHES:
-                self._shared.popitem(last=False)
+            batch = shared[key] = self._collect(cursor, upto, limit, began)
+            if len(shared) > _SHARED_BATCHES:
+                shared.popitem(last=False)
         return batch
 
     def _collect(self, cursor: int, upto: int, limit: int, began: int | None) -> Batch[M]:
@@ -253,15 +263,20 @@ class Topic(Generic[M]):
 class Subscription(Generic[M]):
     """One subscriber's cursor. Iterate over it for batches, or over `encoded()` for their bytes; not both."""
 
+    __slots__ = (
+        "_acked", "_began", "_closed", "_cursor", "_greeted", "_limit", "_max_unacked", "_topic", "_unacked",
+        "_waiter", "errors", "name",
+    )  # fmt: skip
+
     def __init__(self, topic: Topic[M], position: Position, name: str, max_unacked: int | None) -> None:
         self.name = name
-        self.errors: Mapping[str, str] = {}
+        self.errors: Mapping[str, str] = _NO_ERRORS
         self._topic = topic
         self._max_unacked = max_unacked
-        # Batches sent and not acknowledged: their revision, or _PART.
-        self._unacked: deque[int] = deque()
+        # Batches sent and not acknowledged: their revision, or _PART. Kept only if they are limited.
+        self._unacked: deque[int] | None = None if max_unacked is None else deque()
         self._acked = 0
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self._cursor = position.revision
         # Revision at which the snapshot under way began.
@@ -281,7 +296,7 @@ class Subscription(Generic[M]):
     def close(self) -> None:
         """Ends the iteration; the topic forgets the subscriber."""
         self._closed = True
-        self._wake.set()
+        self._wake()
         self._topic._forget(self)
 
     def status(self) -> SubscriberStatus:
@@ -292,16 +307,21 @@ class Subscription(Generic[M]):
 
         One acknowledgement stands for all batches before it. An unknown position is ignored.
         """
-        self.errors = dict(errors or {})
-        if not position.epoch:
-            if self._unacked and self._unacked[0] == _PART:
-                self._unacked.popleft()
-        elif position.epoch == self._topic.epoch:
+        self.errors = dict(errors) if errors else _NO_ERRORS
+        if position.epoch == self._topic.epoch:
             self._acked = max(self._acked, position.revision)
-            done = [i for i, revision in enumerate(self._unacked) if _PART < revision <= position.revision]
+        if self._unacked:
+            self._settle(self._unacked, position)
+        self._wake()
+
+    def _settle(self, unacked: deque[int], position: Position) -> None:
+        if not position.epoch:
+            if unacked[0] == _PART:
+                unacked.popleft()
+        elif position.epoch == self._topic.epoch:
+            done = [i for i, revision in enumerate(unacked) if _PART < revision <= position.revision]
             for _ in range(done[-1] + 1 if done else 0):
-                self._unacked.popleft()
-        self._wake.set()
+                unacked.popleft()
 
     def __aiter__(self) -> AsyncIterator[Batch[M]]:
         return self
@@ -310,7 +330,7 @@ class Subscription(Generic[M]):
         """The next batch, as soon as there is one and the subscriber may have it."""
         topic = self._topic
         while not self._closed:
-            if self._max_unacked is not None and len(self._unacked) >= self._max_unacked:
+            if self._unacked is not None and self._max_unacked is not None and len(self._unacked) >= self._max_unacked:
                 await self._woken()
                 continue
             if topic._floor > max(self._cursor, self._began or 0):
@@ -346,11 +366,18 @@ class Subscription(Generic[M]):
 
     def _sent(self, batch: Batch[M]) -> Batch[M]:
         self._greeted = True
-        if self._max_unacked is not None:
+        if self._unacked is not None:
             self._unacked.append(batch.position.revision if batch.complete else _PART)
         return batch
 
     async def _woken(self) -> None:
         """Returns after the next change, acknowledgement or close. What happened before is not waited for again."""
-        self._wake.clear()
-        await self._wake.wait()
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
