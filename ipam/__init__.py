@@ -9,11 +9,11 @@ The map:
     tags.py         tags on everything that is created
 
     pure            watermarks.py how many addresses, and when; targets.py warm units as marks; forecast.py marks that
-                    follow demand; plan.py which calls bring them; selection.py where new interfaces go; overrides.py
-                    rules for nodes by labels; drift.py how live interfaces differ from what they should be;
-                    degradation.py what is left out at which level; capacity.py when a subnet runs out,
-                    obtainable.py what a node could still get;
-                    cluster_pool.py ranges for nodes without a cloud; validation.py what a node may say of itself
+                    follow demand, by a rehearsal.py of each; plan.py which calls bring them; selection.py where new
+                    interfaces go; overrides.py rules for nodes by labels; drift.py how live interfaces differ from what
+                    they should be; degradation.py what is left out at which level; capacity.py when a subnet runs out,
+                    obtainable.py what a node could still get; cluster_pool.py ranges for nodes without a
+                    cloud; validation.py what a node may say of itself
     the service     service.py the use cases, of: fleet.py what is held in memory, pools.py one pool of it, siblings.py
                     several of one node, retired.py those it has no more; review.py what a pool needs now, wishes.py
                     the marks in force, drifted.py whether its interfaces need a repair; claims.py the workers' side;

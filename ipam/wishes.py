@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from ipam.config import IpamConfig
 from ipam.fleet import Fleet
@@ -12,29 +13,32 @@ from ipam.model import Limits, Policy, Usage, Watermarks, members
 from ipam.plan import pod_interfaces
 from ipam.pools import Counts, Pool
 from ipam.ports import Clock
+from ipam.rehearsal import Rules
 from ipam.targets import PREFIX_SIZE, ask_units, excess_units, marks_of, target, unit_of, units, warming
 
 PLAIN = Policy()
 AGE_S = 5.0  # how long computed marks are used, unless the node says something new
 FIRST_GUESS_S = 5.0
-LATEST_SHARE = 1 / 8
+LEAST_S = 0.01
+STEP = 1 / 16
+EXCEEDED = 0.2
 
 
 class TimeToAddress:
-    """Smoothed, with its deviation: the time from a deficit until its addresses are known. Seconds."""
+    """The time from a deficit until its addresses are known, that one in five exceeds. Seconds.
+
+    No mean with its deviation: one call in a hundred that takes ten times as long would double that.
+    """
 
     def __init__(self) -> None:
-        self._mean_s = FIRST_GUESS_S
-        self._deviation_s = 0.0
+        self.seconds = FIRST_GUESS_S
+        self._guessed = True
 
     def arrived(self, seconds: float) -> None:
-        self._deviation_s += (abs(seconds - self._mean_s) - self._deviation_s) * 2 * LATEST_SHARE
-        self._mean_s += (seconds - self._mean_s) * LATEST_SHARE
-
-    @property
-    def seconds(self) -> float:
-        """What is rarely exceeded."""
-        return self._mean_s + 4 * self._deviation_s
+        if self._guessed:
+            self.seconds, self._guessed = seconds, False
+        share = 1.0 - EXCEEDED if seconds > self.seconds else -EXCEEDED
+        self.seconds = max(self.seconds * (1.0 + STEP * share), LEAST_S)
 
 
 class Wishes:
@@ -48,6 +52,7 @@ class Wishes:
         # People's days are the wall clock's, but its jumps are no time in which pods did not start.
         self._origin_s = clock.now() - clock.monotonic()
         self.time_to_address = TimeToAddress()
+        self._rules = Rules(config.coalesce_s, config.urgent_fraction, config.release_delay_s)
 
     def hear(self, pool: Pool, before: Usage | None, usage: Usage) -> None:
         """What the node's newest usage says of demand. The first one of a connection is no demand, but a state.
@@ -57,19 +62,21 @@ class Wishes:
         if not pool.spec.policy.follow_demand:
             pool.forecast = None
             return
-        starts = stops = 0
+        starts = returns = 0
         if before is not None:
             starts = len(usage.in_use - before.in_use) + usage.pending_pods - before.pending_pods
-            stops = len(before.in_use - usage.in_use)
-        self.observe(pool, max(starts, 0), stops)
+            returns = len((before.in_use | before.cooling) - usage.in_use - usage.cooling)
+        self.observe(pool, max(starts, 0), returns)
 
-    def observe(self, pool: Pool, starts: int, stops: int) -> None:
-        """Pods of a node whose marks follow demand."""
+    def observe(self, pool: Pool, starts: int, returns: int) -> None:
+        """Pods of a node whose marks follow demand, and addresses that have cooled after one."""
         policy = pool.spec.policy
+        if starts or pool.forecast is None:
+            pool.wish_until = -math.inf
         if pool.forecast is None:
-            pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most))
-        pool.forecast.observe(self._now_s(), starts, stops)
-        pool.wish_until = -math.inf
+            rules = replace(self._rules, above=pool.spec.watermarks.max_above_watermark)
+            pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most), rules)
+        pool.forecast.observe(self._now_s(), starts, returns, self.time_to_address.seconds)
 
     def _now_s(self) -> float:
         return self._origin_s + self._clock.monotonic()
@@ -123,8 +130,7 @@ class Wishes:
         name = target(spec.policy)
         marks = marks_of(spec.watermarks, spec.policy, units(spec, self._limits(pool))) if name else spec.watermarks
         if spec.policy.follow_demand and pool.forecast is not None:
-            reach_s = self.time_to_address.seconds + self._config.coalesce_s
-            estimate = pool.forecast.estimate(self._now_s(), marks, reach_s)
+            estimate = pool.forecast.estimate(self._now_s(), marks, self.time_to_address.seconds)
         elif spec.policy.follow_demand:
             estimate = Estimate(marks, "nothing was heard of this node's demand yet")
         else:

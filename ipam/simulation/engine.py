@@ -204,9 +204,9 @@ class Simulation:
         now = self.time.now
         self._pods += 1
         pod = self._pods
-        node.expire(now)
+        returned = node.expire(now)
         if node.demand:  # whether it waits or not
-            self._wishes.observe(node.pool, 1, 0)
+            self._wishes.observe(node.pool, 1, returned)
         if not node.line and node.lease(pod):
             self.tally.used += 1
             self.tally.served(now, now)
@@ -229,8 +229,6 @@ class Simulation:
             return
         self.tally.used -= 1
         node.cooling.append((now + self.variant.cooldown_s, address))
-        if node.demand:
-            self._wishes.observe(node.pool, 0, 1)
         # Until it has cooled it counts as used, so nothing is due before; and nothing then if all is wanted free.
         wish = node.pool.wish
         if wish is None or node.line or node.held - len(node.leases) > wish.marks.pre_allocate:
@@ -261,7 +259,7 @@ class Simulation:
         now = self.time.now
         cooling = node.cooling
         if cooling and cooling[0][0] <= now:
-            node.expire(now)
+            self._expire(node)
         if node.line:
             self._serve(node)
         if cooling and (node.line or not node.demand):
@@ -305,13 +303,19 @@ class Simulation:
             node.pool.usage = node.usage()
             return self._wish(node)
         key = (
-            marks.pre_allocate, marks.min_allocate, node.held, node.releasing, len(node.leases) + len(node.cooling),
-            len(node.line), node.capacity,
+            marks.pre_allocate, marks.min_allocate, marks.max_above_watermark, node.held, node.releasing,
+            len(node.leases) + len(node.cooling), len(node.line), node.capacity,
         )  # fmt: skip
         known = node.wishes.get(key)
         if known is None:
             known = node.wishes[key] = self._wish(node)
         return known
+
+    def _expire(self, node: Node) -> None:
+        """Ends cooldowns that are over."""
+        returned = node.expire(self.time.now)
+        if returned and node.demand:
+            self._wishes.observe(node.pool, 0, returned)
 
     def _wish(self, node: Node) -> tuple[int, int]:
         pool, counts = node.pool, node.counts()
@@ -320,7 +324,7 @@ class Simulation:
 
     def _want(self, node: Node) -> int:
         """Whether due or not."""
-        node.expire(self.time.now)
+        self._expire(node)
         return self._wishes_of(node, self._wishes.marks(node.pool))[0]
 
     def _due(self, node: Node, marks: Watermarks, wanted: int) -> int:

@@ -106,12 +106,14 @@ class Node:
         """In full; made only where whole prefixes matter."""
         return Usage(in_use=frozenset(self.leases.values()), cooling=frozenset(address for _, address in self.cooling))
 
-    def expire(self, now: float) -> None:
-        """Ends cooldowns that are over."""
+    def expire(self, now: float) -> int:
+        """Ends cooldowns that are over; returns of how many."""
         cooling = self.cooling
+        before = len(cooling)
         while cooling and cooling[0][0] <= now:
             address = cooling.popleft()[1]
             heapq.heappush(self.free, (self.homes[address], address))
+        return before - len(cooling)
 
     def lease(self, pod: int) -> bool:
         """Gives the pod an address if one is free."""
