@@ -65,7 +65,7 @@ async def build(settings: Settings, life: Lifecycle) -> None:
     if settings.fail == "slow build":
         write("building")
         await asyncio.sleep(60)
-    life.spawn("loop", loop)
+    life.spawn("loop", loop)  # type: ignore[unused-awaitable]
     server = GrpcServer(settings, policy={f"/{SERVICE}/*": allow()})
     server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, Handlers(), SERVICE)  # type: ignore[abstract]
     await life.enter(server)

@@ -208,7 +208,7 @@ async def test_parts_and_tasks_are_closed_in_reverse_and_a_failing_close_does_no
     async def story() -> None:
         async with Lifecycle("x") as life:
             await life.enter(Part("first"))
-            life.spawn("loop", loop)
+            life.spawn("loop", loop)  # type: ignore[unused-awaitable]
             await life.enter(Part("second", fails=True))
             await asyncio.sleep(0)
 

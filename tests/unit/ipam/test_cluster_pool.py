@@ -31,7 +31,7 @@ def test_a_small_cluster() -> None:
     ):
         given = pool.give(ranges_of(taken))
         assert given == expected, "nodes get blocks in turn"
-        assert parse(given), "which a node's daemon takes"
+        assert parse(given).texts == tuple(given), "which a node's daemon takes"
         taken += given
     for gone in ("10.128.1.0/24", "fd00:7:0:1::/64"):
         taken.remove(gone)
