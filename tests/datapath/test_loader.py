@@ -65,6 +65,7 @@ def test_only_some_programs() -> None:
 
 def test_programs_tell_their_complexity() -> None:
     with load(compiled("loader"), pins=None) as loaded:
+        assert loaded.programs
         for program in loaded.programs.values():
             assert 0 < program.verified_instructions < 10_000
             assert program.instructions > 0
