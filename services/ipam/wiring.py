@@ -25,9 +25,10 @@ from services.runtime.clock import SystemClock
 from services.runtime.errors import RuntimeFault
 from services.runtime.lifecycle import Lifecycle
 from services.runtime.metrics import PREPARATIONS
+from services.runtime.migrate import migrate_apart
 from services.runtime.queue import CeleryQueue, celery_app, queue_name
 from services.runtime.server import GrpcServer, Rule, allow
-from services.runtime.store import migrate, open_database
+from services.runtime.store import open_database
 
 POOLS: Final = "plimsoll.ipam.v1.IpamService"
 WORK: Final = "plimsoll.ipam.v1.IpamWorkService"
@@ -51,7 +52,7 @@ async def build(cloud: str, capabilities: Capabilities, settings: IpamSettings, 
         await life.enter(only_process(Path(settings.store.removeprefix(_SQLITE))))
         replica = socket.gethostname()
     database = await life.enter(open_database(settings.store))
-    await migrate(database, "ipam.migrations")
+    await migrate_apart(database, "ipam.migrations")
     queue = CeleryQueue(celery_app(settings.redis, queue_name(cloud, settings.account, settings.region)))
     topics = PoolTopics()
     service = PoolService(

@@ -3,4 +3,4 @@ from services.registry.wiring import build
 from services.runtime.lifecycle import run
 
 if __name__ == "__main__":
-    run("registry", Settings, build)
+    run("registry", Settings, build, many_peers=True)

@@ -23,8 +23,9 @@ from services.registry.wire import encode_batch
 from services.runtime.clock import SystemClock
 from services.runtime.leadership import sole_leader
 from services.runtime.lifecycle import Lifecycle
+from services.runtime.migrate import migrate_apart
 from services.runtime.server import GrpcServer
-from services.runtime.store import StoreError, migrate, open_database
+from services.runtime.store import StoreError, open_database
 from services.runtime.watch import Topic
 
 _RETRY_S = 1.0
@@ -34,7 +35,7 @@ _TEND_S = 10.0
 async def build(settings: Settings, life: Lifecycle) -> None:
     """Opens the store, stands by until no other registry leads, loads it, serves."""
     database = await life.enter(open_database(settings.store))
-    await migrate(database, "services.registry.migrations")
+    await migrate_apart(database, "services.registry.migrations")
     leadership = await life.enter(sole_leader(database, "registry", standing_by=life.standing_by))
     life.spawn("leadership", leadership.watch)
     topic: Topic[Fact] = Topic(encode_batch)

@@ -14,8 +14,13 @@ watch       keyed state followed by many, resumable and acknowledged: topic serv
             consumes it
 metrics     the Prometheus endpoint and what every server counts
 tracing     OpenTelemetry, when an OTLP endpoint is set
-store       one interface over backends (backend): sqlite with group_commit and apsw_dialect, and postgres; migrations;
-            store_error
-leadership  one process at a time works on a database
+store       one interface over backends (backend): sqlite with group_commit and apsw_dialect, and postgres; migrations,
+            which migrate runs in a process of their own; store_error
+leadership  one process at a time works on a database; advisory_lock is how, in PostgreSQL
+memory      what a process that thousands of nodes stay connected to does to hold little for each
 queue       Celery on Redis; redis runs a private one
 """
+
+from services.runtime.memory import without_rich
+
+without_rich()

@@ -10,27 +10,28 @@ from __future__ import annotations
 import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
-import psycopg
 import structlog
 
-from services.runtime.postgres import lock_key
 from services.runtime.store import Database
-from services.runtime.store_error import StoreError
 
 POLL_S: Final = 0.25
-WATCH_S: Final = 2.0
+WATCH_S: Final = 2.0  # between two looks at a lock that is held
 
 StandingBy = Callable[[str], None]
+# Takes the lock, if nobody holds it; raises StoreError once the lock that is held is lost.
+Take = Callable[[], Awaitable[bool]]
+Check = Callable[[], Awaitable[None]]
+Lock = Callable[[Database, str], AbstractAsyncContextManager[tuple[Take, Check]]]
 
 
 class Leadership:
     """The lock, held. `watch` raises StoreError once it is lost, and does nothing else."""
 
-    def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, check: Check) -> None:
         self._check = check
 
     async def watch(self) -> NoReturn:
@@ -47,13 +48,19 @@ async def sole_leader(
 
     :param standing_by: told why, once, if there is to be a wait, which may take days: Lifecycle.standing_by.
     """
-    holding = _in_postgres if database.name == "postgresql" else _beside_file
-    async with holding(database, name, standing_by) as leadership:
-        yield leadership
+    if database.name == "postgresql":
+        from services.runtime.advisory_lock import advisory_lock  # its driver is 10 MB that others never need
+
+        lock: Lock = advisory_lock
+    else:
+        lock = _beside_file
+    async with lock(database, name) as (take, check):
+        await _taken(take, database, name, standing_by)
+        yield Leadership(check)
 
 
 @asynccontextmanager
-async def _beside_file(database: Database, name: str, standing_by: StandingBy) -> AsyncIterator[Leadership]:
+async def _beside_file(database: Database, name: str) -> AsyncIterator[tuple[Take, Check]]:
     with _lock_file(Path(f"{database.url.database}.{name}.lock")) as lock:
 
         async def take() -> bool:
@@ -66,8 +73,7 @@ async def _beside_file(database: Database, name: str, standing_by: StandingBy) -
         async def check() -> None:
             """The kernel keeps the lock for as long as the file is open."""
 
-        await _taken(take, database, name, standing_by)
-        yield Leadership(check)
+        yield take, check
 
 
 def _lock_file(path: Path) -> IO[str]:
@@ -75,47 +81,13 @@ def _lock_file(path: Path) -> IO[str]:
     return path.open("w")
 
 
-@asynccontextmanager
-async def _in_postgres(database: Database, name: str, standing_by: StandingBy) -> AsyncIterator[Leadership]:
-    url = database.url.render_as_string(hide_password=False)
-    try:
-        connection = await psycopg.AsyncConnection.connect(
-            url, autocommit=True, connect_timeout=5, keepalives_idle=5, keepalives_interval=2, keepalives_count=3
-        )
-    except psycopg.Error as error:
-        raise StoreError(f"{database.location} cannot be reached: {error}", retry_after_s=1.0) from error
-    async with connection:
-
-        async def take() -> bool:
-            row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(name),))).fetchone()
-            return bool(row and row[0])
-
-        async def check() -> None:
-            try:
-                async with asyncio.timeout(WATCH_S):
-                    await connection.execute("SELECT 1")
-            except (psycopg.Error, TimeoutError) as error:
-                raise StoreError(
-                    f"{database.location} was lost, and with it the lead of {name}",
-                    remedy="nothing: another replica follows, and this one stands by once it is started again",
-                ) from error
-
-        await _taken(take, database, name, standing_by)
-        yield Leadership(check)
-
-
-async def _taken(take: Callable[[], Awaitable[bool]], database: Database, name: str, standing_by: StandingBy) -> None:
-    try:
-        if await take():
-            return
-        structlog.get_logger("leadership").info(
-            "standing by: another process leads", name=name, store=database.location
-        )
-        standing_by(f"another process leads {name} on {database.location}")
-        while not await take():  # noqa: ASYNC110 - nothing tells when another process lets go
-            await asyncio.sleep(POLL_S)
-    except psycopg.Error as error:
-        raise StoreError(f"{database.location} was lost while standing by: {error}", retry_after_s=1.0) from error
+async def _taken(take: Take, database: Database, name: str, standing_by: StandingBy) -> None:
+    if await take():
+        return
+    structlog.get_logger("leadership").info("standing by: another process leads", name=name, store=database.location)
+    standing_by(f"another process leads {name} on {database.location}")
+    while not await take():  # noqa: ASYNC110 - nothing tells when another process lets go
+        await asyncio.sleep(POLL_S)
 
 
 __all__ = ["Leadership", "sole_leader"]

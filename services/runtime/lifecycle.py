@@ -28,6 +28,7 @@ import uvloop
 
 from services.runtime import logging as runtime_logging
 from services.runtime.errors import DomainError, describe
+from services.runtime.memory import map_buffers
 from services.runtime.metrics import READY, MetricsEndpoint
 from services.runtime.notify import notify
 from services.runtime.settings import HelpShown, ServiceSettings, SettingsError, load
@@ -138,9 +139,19 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 def run(
-    name: str, settings_class: type[S], build: Callable[[S, Lifecycle], Awaitable[None]], argv: list[str] | None = None
+    name: str,
+    settings_class: type[S],
+    build: Callable[[S, Lifecycle], Awaitable[None]],
+    argv: list[str] | None = None,
+    *,
+    many_peers: bool = False,
 ) -> NoReturn:
-    """Runs a service until SIGTERM or SIGINT, then leaves the process."""
+    """Runs a service until SIGTERM or SIGINT, then leaves the process.
+
+    :param many_peers: every node of a cluster stays connected to it, so memory for each matters; see memory.py.
+    """
+    if many_peers:
+        map_buffers()
     try:
         settings = load(settings_class, sys.argv[1:] if argv is None else argv, name=name)
     except HelpShown as shown:

@@ -1,4 +1,4 @@
-"""Versions of a package's tables, by Alembic, run within the service itself.
+"""Versions of a package's tables, by Alembic, run within the process that asks for it.
 
 A package of migrations is a folder with `versions/`: one module per version, each with `revision`, `down_revision` and
 `upgrade()`. Several packages may share a database; each keeps its version in a table of its own.
@@ -17,14 +17,10 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
+from services.runtime.migrate import version_table
 from services.runtime.store_error import StoreError
 
 _alembic = threading.Lock()  # its `op` is one for the whole process
-
-
-def version_table(package: str) -> str:
-    """Name of the table with the version of `package`: "ipam_version" for "ipam.migrations"."""
-    return f"{package.removesuffix('.migrations').rpartition('.')[2]}_version"
 
 
 def scripts(package: str) -> ScriptDirectory:

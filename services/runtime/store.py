@@ -21,11 +21,9 @@ from typing import TypeVar
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from services.runtime import migrations
 from services.runtime.backend import READERS, Backend
 from services.runtime.group_commit import GroupCommit, Target
 from services.runtime.masking import without_secrets
-from services.runtime.postgres import open_postgres
 from services.runtime.sqlite import open_sqlite
 from services.runtime.store_error import StoreError, store_error
 
@@ -130,6 +128,8 @@ def _open(url: str) -> Backend:
     if parsed is not None and parsed.drivername == "sqlite" and Path(parsed.database or "").is_absolute():
         return open_sqlite(Path(parsed.database or ""))
     if parsed is not None and parsed.drivername == "postgresql" and parsed.database:
+        from services.runtime.postgres import open_postgres  # 10 MB that a service on SQLite never needs
+
         return open_postgres(parsed)
     said = without_secrets(url)
     raise StoreError(
@@ -145,6 +145,8 @@ async def migrate(database: Database, package: str) -> None:
 
     Raises StoreError, of kind "precondition" when a newer release than this one has been here.
     """
+    from services.runtime import migrations
+
     await database.exclusive(package, partial(migrations.upgrade, package=package, location=database.location))
 
 

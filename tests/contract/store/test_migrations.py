@@ -23,7 +23,8 @@ from ipam.store import tables as pool_tables
 from services.registry import store as registry_store
 from services.registry.model import Identity, NodeState
 from services.registry.store import SqlRegistryStore
-from services.runtime.migrations import current, scripts, version_table
+from services.runtime.migrate import migrate_apart, newest, version_table
+from services.runtime.migrations import current, scripts
 from services.runtime.store import Database, StoreError, migrate, open_database
 
 RELEASED = Path(__file__).parent / "released"
@@ -125,6 +126,23 @@ async def test_replicas_that_start_at_once_do_not_meet(store_url: str, package: 
     ):
         await asyncio.gather(*(migrate(database, package) for database in (one, two, three)))
         assert await one.read(lambda connection: current(connection, package)) == versions(package)[-1]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_migrations_may_run_in_a_process_of_their_own(store_database: Database, package: str) -> None:
+    assert newest(package) == versions(package)[-1], "modules are named after their versions"
+    for _ in range(2):  # the second time there is nothing to do
+        await migrate_apart(store_database, package)
+        assert await store_database.read(lambda connection: current(connection, package)) == newest(package)
+
+
+async def test_what_a_process_of_their_own_cannot_do_is_told_here(store_database: Database) -> None:
+    await migrate_apart(store_database, "ipam.migrations")
+    await store_database.write(lambda c: c.execute(text("UPDATE ipam_version SET version_num = '9999'")))
+    with pytest.raises(StoreError, match="has version 9999") as raised:
+        await migrate_apart(store_database, "ipam.migrations")
+    assert (raised.value.kind, raised.value.field) == ("precondition", "store")
+    assert raised.value.remedy.startswith("start the newer release")
 
 
 async def test_packages_share_a_database(store_database: Database) -> None:
