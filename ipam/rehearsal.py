@@ -18,10 +18,10 @@ from typing import Final
 HALF_LIFE_S = 10800.0
 MOST_HALVINGS = 900.0  # of a weight, so that it stays a number
 PATIENCE = 4.0  # as in review.py, for an excess that is small
-LITTLE = 6  # a mark with its slack, at least
+LITTLE = 5
 LAST = 0.1  # of a miss: a pod that takes the last address, so that a rare miss is seen coming
 NOTHING = 1e-5  # the part of pods that is as good as none
-ONE_BY_ONE = 10  # marks are tried one by one up to here, and further up by a fifth more each
+ONE_BY_ONE = 16  # marks are tried one by one up to here, and further up by a fifth more each
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Rules:
     def slack(self, mark: int) -> int:
         """Addresses that a call brings beyond the mark, and that are no excess: more of them for a small mark, where
         pods that come and go one by one would make a call each."""
-        return max(LITTLE - mark, 1, self.above)
+        return max(LITTLE - mark, 2 if mark <= LITTLE else 1, self.above)
 
 
 PLAIN: Final = Rules()

@@ -34,27 +34,25 @@ ROLLOUTS = PodStream(burst_size=4, burst_every_s=600.0, burst_spread_s=60.0, lif
 STREAM = PodStream(per_minute=10.0, lifetime_s=60.0)
 # The fixed mark beside which demand stands is 8, or where pods would wait for that, one that was found for them.
 WORKLOADS = [
-    pytest.param(small("web", 12, 24.0), 8, 0.6, id="few pods by day: next to nothing is kept"),
-    pytest.param(small("cron", 10, 16.0), 8, 0.8, id="groups by the hour, that the mark of 8 is more than enough for"),
-    pytest.param(small("batch", 10, 12.0), 8, 1.03, id="groups that the mark of 8 is just enough for"),
-    pytest.param(of_pods(AZURE, "Standard_D16s_v5", *BATCH), 13, 1.03, id="a call takes 12 s: all of a group is kept"),
-    pytest.param(of_pods(ALIBABA, "ecs.g7.4xlarge", *BATCH), 10, 1.03, id="a call takes somewhat longer"),
-    pytest.param(of_pods(AWS, "m5.4xlarge", ROLLOUTS), 8, 0.8, id="small groups, far between"),
-    pytest.param(of_pods(AWS, "m5.4xlarge", STREAM, hours=6.0), 8, 0.9, id="as many end as start, all the time"),
+    pytest.param(small("web", 12, 24.0), 8, 0.5, 0.6, id="few pods by day: next to nothing is kept"),
+    pytest.param(small("cron", 10, 16.0), 8, 0.7, 1.0, id="groups by the hour that 8 is more than enough for"),
+    pytest.param(small("batch", 10, 12.0), 8, 1.03, 1.0, id="groups that 8 is just enough for"),
+    pytest.param(of_pods(AZURE, "Standard_D16s_v5", *BATCH), 13, 1.03, 1.0, id="a call takes 12 s: a group's are kept"),
+    pytest.param(of_pods(ALIBABA, "ecs.g7.4xlarge", *BATCH), 10, 1.03, 1.0, id="a call takes somewhat longer"),
+    pytest.param(of_pods(AWS, "m5.4xlarge", ROLLOUTS), 8, 0.6, 1.2, id="small groups, far between, cost some calls"),
+    pytest.param(of_pods(AWS, "m5.4xlarge", STREAM, hours=6.0), 8, 0.9, 1.0, id="as many end as start, all the time"),
 ]
 
 
-@pytest.mark.parametrize(("work", "mark", "share"), WORKLOADS)
-def test_demand_keeps_fewer_addresses_for_the_same_waits_and_no_more_calls(
-    work: Workload, mark: int, share: float
-) -> None:
+@pytest.mark.parametrize(("work", "mark", "idle", "calls"), WORKLOADS)
+def test_demand_keeps_fewer_addresses_for_the_same_waits(work: Workload, mark: int, idle: float, calls: float) -> None:
     config = replace(FIXED.config, watermarks=Watermarks(pre_allocate=mark))
     fixed, demand = simulate(work, replace(FIXED, config=config)), simulate(work, DEMAND)
     assert demand.pods == fixed.pods > 500
     assert demand.time_to_address_s(0.99) <= fixed.time_to_address_s(0.99)
     assert len(demand.waits_s) <= 0.01 * demand.pods
-    assert demand.idle_mean <= share * fixed.idle_mean
-    assert demand.mutating_calls <= 1.1 * fixed.mutating_calls
+    assert demand.idle_mean <= idle * fixed.idle_mean
+    assert demand.mutating_calls <= calls * fixed.mutating_calls
 
 
 def test_a_mark_that_is_too_small_for_the_groups_is_raised() -> None:
