@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Executable, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
 # Values in one list of a statement: far below what either database takes.
 CHUNK: Final = 500
@@ -21,10 +20,20 @@ def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]])
 
 @functools.cache
 def _statement(table: Table, dialect: str) -> Executable:
-    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    insert: Any
+    # Each brings all drivers of its database, so only the one in use is imported.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        insert = postgresql.insert(table)
+    else:
+        from sqlalchemy.dialects import sqlite
+
+        insert = sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
     values = {name: insert.excluded[name] for name in table.c.keys() if name not in keys}  # noqa: SIM118
-    return insert.on_conflict_do_update(index_elements=keys, set_=values)
+    statement: Executable = insert.on_conflict_do_update(index_elements=keys, set_=values)
+    return statement
 
 
 def chunks(values: Sequence[str]) -> Iterator[list[str]]:

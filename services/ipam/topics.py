@@ -16,24 +16,21 @@ class PoolTopics:
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic[bytes]] = {}
-        self._subscriptions: dict[str, set[Subscription[bytes]]] = {}
         self._leads = False
 
     def publish(self, node: str, interfaces: Mapping[str, PoolInterface]) -> None:
         """All that `node` is to know from now on."""
-        if not interfaces and node not in self._subscriptions:
-            self._topics.pop(node, None)
-            return
-        self._topic(node).replace({key: _packed(each) for key, each in interfaces.items()})
+        if interfaces or node in self._topics:
+            self._topic(node).replace({key: _packed(each) for key, each in interfaces.items()})
+            self._tidy(node)
 
     def lead(self, leads: bool) -> None:
         """Without the lead nothing here is true any more: streams end, and nodes look for the leader."""
         self._leads = leads
         if leads:
             return
-        for subscriptions in list(self._subscriptions.values()):
-            for subscription in list(subscriptions):
-                subscription.close()
+        for topic in self._topics.values():
+            topic.close()
         self._topics.clear()
 
     def check_leads(self) -> None:
@@ -44,19 +41,17 @@ class PoolTopics:
             )
 
     def subscribe(self, node: str, position: Position) -> Subscription[bytes]:
-        subscription = self._topic(node).subscribe(position, name=node)
-        self._subscriptions.setdefault(node, set()).add(subscription)
-        return subscription
+        return self._topic(node).subscribe(position, name=node)
 
     def unsubscribe(self, node: str, subscription: Subscription[bytes]) -> None:
         subscription.close()
-        left = self._subscriptions.get(node, set())
-        left.discard(subscription)
-        if not left:
-            self._subscriptions.pop(node, None)
-            topic = self._topics.get(node)
-            if topic is not None and not len(topic):
-                del self._topics[node]
+        self._tidy(node)
+
+    def _tidy(self, node: str) -> None:
+        """Forgets a topic that has nothing to say to nobody."""
+        topic = self._topics.get(node)
+        if topic is not None and not topic.followed and not len(topic):
+            del self._topics[node]
 
     def _topic(self, node: str) -> Topic[bytes]:
         topic = self._topics.get(node)

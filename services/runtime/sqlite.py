@@ -25,6 +25,8 @@ _PRAGMAS: Final = (
     "foreign_keys = ON",
     "temp_store = MEMORY",
 )
+# What they read is in the kernel's cache already: 256 KB for each instead of 2 MB.
+_READER_PRAGMAS: Final = ("query_only = ON", "cache_size = -256")
 
 
 def open_sqlite(path: Path) -> Backend:
@@ -63,7 +65,7 @@ def open_sqlite(path: Path) -> Backend:
         url=URL.create("sqlite", database=str(path)),
         location=location,
         writer=_engine(path, "BEGIN IMMEDIATE", _PRAGMAS, verify, connections=1),
-        readers=_engine(path, "BEGIN", (*_PRAGMAS, "query_only = ON"), verify, connections=READERS),
+        readers=_engine(path, "BEGIN", (*_PRAGMAS, *_READER_PRAGMAS), verify, connections=READERS),
         verify=verify,
         passing=lambda error: False,
         exclude=_exclude,

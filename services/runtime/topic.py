@@ -145,6 +145,16 @@ class Topic(Generic[M]):
         self._subscriptions.add(subscription)
         return subscription
 
+    @property
+    def followed(self) -> bool:
+        """Whether it has a subscriber."""
+        return bool(self._subscriptions)
+
+    def close(self) -> None:
+        """Ends all its subscriptions."""
+        for subscription in list(self._subscriptions):
+            subscription.close()
+
     def _forget(self, subscription: Subscription[M]) -> None:
         self._subscriptions.discard(subscription)
         if len(self._subscriptions) < 2:
@@ -346,10 +356,14 @@ class Subscription(Generic[M]):
             await self._woken()
         raise StopAsyncIteration
 
+    def encode(self, batch: Batch[M]) -> bytes:
+        """A batch of this subscription as the topic's `encode` made it, once for all subscribers at the same cursor."""
+        return self._topic._bytes_of(batch)
+
     async def encoded(self) -> AsyncIterator[bytes]:
-        """Batches as the topic's `encode` made them, once for all subscribers at the same cursor."""
+        """All batches, encoded."""
         async for batch in self:
-            yield self._topic._bytes_of(batch)
+            yield self.encode(batch)
 
     def _begin_snapshot(self) -> None:
         self._cursor, self._began, self._limit = 0, self._topic._revision, self._topic._max_batch

@@ -88,4 +88,3 @@ async def test_a_node_that_is_gone_leaves_nothing_behind() -> None:
     topics.publish("n1", {})
     topics.unsubscribe("n1", subscription)
     assert not topics._topics
-    assert not topics._subscriptions
