@@ -87,7 +87,7 @@ class Forecast:
         self._since_s: float | None = None
         self._last_s = -math.inf
         self._started_s = -math.inf  # when a pod did last
-        self._rehearsal = Rehearsal(max(bounds.least, 1), bounds.most, rules)
+        self._rehearsal = Rehearsal(bounds.most, rules)
         self._lately = 0  # what it says
         self._group_s, self._group = -math.inf, 0  # when the newest group began, and how many pods it has
         self._groups: deque[int] = deque(maxlen=MOST_GROUPS)  # sizes of those before
@@ -115,6 +115,14 @@ class Forecast:
         self._rehearsal.live(now_s, starts, returns, more, reach_s, counts=settled)
         if starts:
             self._lately = self._rehearsal.enough(MISS)
+
+    @property
+    def bounds(self) -> Bounds:
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, bounds: Bounds) -> None:
+        self._bounds, self._rehearsal.most, self._said = bounds, bounds.most, None
 
     @property
     def imagined(self) -> int:

@@ -129,15 +129,15 @@ class Imagined:
 class Rehearsal:
     """Of one node.
 
-    :param least: the first mark that is tried; `most`: the last.
+    :ivar most: the last mark that is tried.
     """
 
-    __slots__ = ("_most", "_pods", "_pods_now", "_pools", "_rules", "_weighed_from_s")
+    __slots__ = ("_pods", "_pods_now", "_pools", "_rules", "_weighed_from_s", "most")
 
-    def __init__(self, least: int, most: int, rules: Rules) -> None:
+    def __init__(self, most: int, rules: Rules) -> None:
+        self.most = most
         self._rules = rules
-        self._most = most
-        self._pools = [Imagined(least, rules)]
+        self._pools = [Imagined(1, rules)]
         self._pods = 0.0
         self._pods_now = 0
         self._weighed_from_s = 0.0
@@ -158,9 +158,9 @@ class Rehearsal:
                 continue
             pool.missed += missed * weight
             pool.missed_now += missed
-            if pool is pools[-1] and pool.mark < self._most:  # is looked at next
+            if pool is pools[-1] and pool.mark < self.most:  # is looked at next
                 step = pool.mark // 5 if pool.mark >= ONE_BY_ONE else 1
-                pools.append(pool.higher(min(pool.mark + step, self._most), rules))
+                pools.append(pool.higher(min(pool.mark + step, self.most), rules))
 
     def __len__(self) -> int:
         return len(self._pools)

@@ -71,12 +71,16 @@ class Wishes:
     def observe(self, pool: Pool, starts: int, returns: int) -> None:
         """Pods of a node whose marks follow demand, and addresses that have cooled after one."""
         policy = pool.spec.policy
-        if starts or pool.forecast is None:
-            pool.wish_until = -math.inf
-        if pool.forecast is None:
+        forecast = pool.forecast
+        if forecast is None:
             rules = replace(self._rules, above=pool.spec.watermarks.max_above_watermark)
-            pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most), rules)
-        pool.forecast.observe(self._now_s(), starts, returns, self.time_to_address.seconds)
+            forecast = pool.forecast = Forecast(Bounds(policy.demand_least, policy.demand_most), rules)
+            pool.wish_until = -math.inf
+        elif forecast.bounds.most != policy.demand_most or forecast.bounds.least != policy.demand_least:
+            forecast.bounds = Bounds(policy.demand_least, policy.demand_most)  # what was learnt stays
+        if starts:
+            pool.wish_until = -math.inf
+        forecast.observe(self._now_s(), starts, returns, self.time_to_address.seconds)
 
     def _now_s(self) -> float:
         return self._origin_s + self._clock.monotonic()

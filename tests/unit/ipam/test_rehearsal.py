@@ -54,7 +54,7 @@ def test_an_imagined_pool_misses_the_pods_that_a_simulated_one_does(mark: int) -
 
 
 def test_pools_are_imagined_up_to_the_first_that_is_enough() -> None:
-    rehearsal = Rehearsal(1, 32, Rules())
+    rehearsal = Rehearsal(32, Rules())
     for number in range(20):
         rehearsal.live(number * 600.0, 5, 0, 0, 1.0, counts=True)
         rehearsal.live(number * 600.0 + 300.0, 0, 5, 0, 1.0, counts=True)
@@ -69,7 +69,7 @@ def test_pools_are_imagined_up_to_the_first_that_is_enough() -> None:
 
 
 def test_weights_stay_numbers_after_a_year() -> None:
-    rehearsal = Rehearsal(1, 32, Rules())
+    rehearsal = Rehearsal(32, Rules())
     for day in range(2000):
         rehearsal.live(day * 86400.0, 4, 4 if day else 0, 0, 1.0, counts=True)
     assert 1 <= rehearsal.enough(0.01) <= 6

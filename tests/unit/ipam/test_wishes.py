@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,30 @@ def test_pods_that_wait_and_then_have_an_address_start_once_and_addresses_are_ba
         wishes.hear(pool, before, usage)
         before = usage
     assert heard == [(0, 0), (1, 0), (0, 0), (0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_other_bounds_hold_at_once_and_what_was_learnt_stays() -> None:
+    time = SimulatedTime()
+    wishes = Wishes(IpamConfig("1", "r"), SimulatedClock(time), Fleet(), lambda _: None)
+    pool = Pool(NodeSpec("n1", "i-1", "m5.large", policy=Policy(follow_demand=True, demand_most=16)))
+    wishes.observe(pool, 0, 0)
+    for _ in range(8):
+        time.now += 900.0
+        wishes.observe(pool, 20, 0)
+        time.now += 900.0
+        wishes.observe(pool, 0, 20)
+    assert wishes.marks(pool).pre_allocate == 16
+    for least, most, expected in ((1, 12, 12), (1, 64, 16), (18, 64, 18)):
+        policy = Policy(follow_demand=True, demand_least=least, demand_most=most)
+        pool.spec = replace(pool.spec, policy=policy)
+        wishes.observe(pool, 0, 0)
+        assert wishes.marks(pool).pre_allocate == expected, "no pod has shown yet that it needs more than 16"
+    for _ in range(4):
+        time.now += 900.0
+        wishes.observe(pool, 20, 0)
+        time.now += 900.0
+        wishes.observe(pool, 0, 20)
+    assert 19 <= wishes.marks(pool).pre_allocate <= 22
 
 
 @pytest.mark.parametrize(
