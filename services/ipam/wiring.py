@@ -73,7 +73,7 @@ async def build(cloud: str, capabilities: Capabilities, settings: IpamSettings, 
     PREPARATIONS.append(pools.prepare)
 
     place = {"cloud": cloud, "account": settings.account, "region": settings.region}
-    server = GrpcServer(settings, policy=POLICY)
+    server = GrpcServer(settings, policy=POLICY, record_bytes=1024)  # what nodes are told is short
     server.add(
         pb_grpc.add_IpamServiceServicer_to_server,
         IpamHandlers(service, topics, settings.node_defaults(), **place),

@@ -11,7 +11,7 @@ server      gRPC with health and reflection; guard stands around each handler; i
 client      channels, for asyncio and for threads, with deadlines, retries and keepalive; rotation renews them
 errors      a domain's error to google.rpc details and back, and to a paragraph for people
 watch       keyed state followed by many, resumable and acknowledged: topic serves it, batch is what travels, follow
-            consumes it
+            consumes it; push sends it without a task for each idle stream
 metrics     the Prometheus endpoint and what every server counts
 tracing     OpenTelemetry, when an OTLP endpoint is set
 store       one interface over backends (backend): sqlite with group_commit and apsw_dialect, and postgres; migrations,

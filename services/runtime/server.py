@@ -84,6 +84,7 @@ class GrpcServer:
     :param policy: rules by "/package.Service/Method" or "/package.Service/*"; what has none is refused.
     :param call_limit_s: a call that is not a stream is ended after this time, whatever deadline its client set.
     :param stop_grace_s: how long calls under way may take when the server stops; streams end at once.
+    :param record_bytes: a TLS record of ours at most, 1,024 to 16,384. Each connection keeps a buffer of this size.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class GrpcServer:
         policy: Mapping[str, Rule],
         call_limit_s: float = 60.0,
         stop_grace_s: float = 1.0,
+        record_bytes: int = 16_384,
     ) -> None:
         self.listening: list[str] = []
         self.tcp_port: int | None = None
         self._settings = settings
         self._stop_grace_s = stop_grace_s
         self._policy = policy
+        self._options = (*_OPTIONS, ("grpc.tsi.max_frame_size", record_bytes))
         # Whoever has an identity at all may ask whether the server is well and what it offers.
         open_to_all = dict.fromkeys((f"/{_HEALTH}/*", f"/{reflection.SERVICE_NAME}/*"), _anybody)
         self._guard = Guard({**open_to_all, **policy}, self._identify, call_limit_s)
@@ -128,7 +131,7 @@ class GrpcServer:
     async def __aenter__(self) -> Self:
         await self.set_serving(False)
         self._check_policy()
-        server = self._server = grpc.aio.server(interceptors=tracing.server_interceptors(), options=_OPTIONS)
+        server = self._server = grpc.aio.server(interceptors=tracing.server_interceptors(), options=self._options)
         names = [*self._services, _HEALTH, reflection.SERVICE_NAME]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, cast(Any, self._recorder))
         pool = descriptor_pool.Default()

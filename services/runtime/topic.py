@@ -271,11 +271,14 @@ class Topic(Generic[M]):
 
 
 class Subscription(Generic[M]):
-    """One subscriber's cursor. Iterate over it for batches, or over `encoded()` for their bytes; not both."""
+    """One subscriber's cursor. Iterate over it for batches, or over `encoded()` for their bytes; not both.
+
+    :ivar on_news: called, within the loop, whenever `take` may have a batch, and when it is closed; see push.py.
+    """
 
     __slots__ = (
         "_acked", "_began", "_closed", "_cursor", "_greeted", "_limit", "_max_unacked", "_topic", "_unacked",
-        "_waiter", "errors", "name",
+        "_waiter", "errors", "name", "on_news",
     )  # fmt: skip
 
     def __init__(self, topic: Topic[M], position: Position, name: str, max_unacked: int | None) -> None:
@@ -287,6 +290,7 @@ class Subscription(Generic[M]):
         self._unacked: deque[int] | None = None if max_unacked is None else deque()
         self._acked = 0
         self._waiter: asyncio.Future[None] | None = None
+        self.on_news: Callable[[], None] | None = None
         self._closed = False
         self._cursor = position.revision
         # Revision at which the snapshot under way began.
@@ -302,6 +306,10 @@ class Subscription(Generic[M]):
 
     async def __aexit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def close(self) -> None:
         """Ends the iteration; the topic forgets the subscriber."""
@@ -338,23 +346,30 @@ class Subscription(Generic[M]):
 
     async def __anext__(self) -> Batch[M]:
         """The next batch, as soon as there is one and the subscriber may have it."""
-        topic = self._topic
         while not self._closed:
-            if self._unacked is not None and self._max_unacked is not None and len(self._unacked) >= self._max_unacked:
-                await self._woken()
-                continue
-            if topic._floor > max(self._cursor, self._began or 0):
-                self._begin_snapshot()
-            if self._began is not None:
-                return self._next_of_snapshot(self._began)
-            if topic._sealed > self._cursor or not self._greeted:
-                batch = topic._delta(self._cursor)
-                self._cursor = batch.end
-                if batch.upserts or batch.deletes or not self._greeted:
-                    return self._sent(batch)
-                continue
+            batch = self.take()
+            if batch is not None:
+                return batch
             await self._woken()
         raise StopAsyncIteration
+
+    def take(self) -> Batch[M] | None:
+        """The next batch, if there is one and the subscriber may have it."""
+        topic = self._topic
+        if self._closed:
+            return None
+        if self._unacked is not None and self._max_unacked is not None and len(self._unacked) >= self._max_unacked:
+            return None
+        if topic._floor > max(self._cursor, self._began or 0):
+            self._begin_snapshot()
+        if self._began is not None:
+            return self._next_of_snapshot(self._began)
+        while topic._sealed > self._cursor or not self._greeted:
+            batch = topic._delta(self._cursor)
+            self._cursor = batch.end
+            if batch.upserts or batch.deletes or not self._greeted:
+                return self._sent(batch)
+        return None
 
     def encode(self, batch: Batch[M]) -> bytes:
         """A batch of this subscription as the topic's `encode` made it, once for all subscribers at the same cursor."""
@@ -393,5 +408,7 @@ class Subscription(Generic[M]):
             self._waiter = None
 
     def _wake(self) -> None:
+        if self.on_news is not None:
+            self.on_news()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
