@@ -42,6 +42,8 @@ _HEALTH: Final = health.SERVICE_NAME
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Its notes on each connection are for a service that we do not offer.
+    ("grpc.enable_channelz", 0),
     # Else a second server binds the same port and takes half of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 30_000),
