@@ -19,7 +19,8 @@ The map:
                     the marks in force, drifted.py whether its interfaces need a repair; claims.py the workers' side;
                     release.py the handshake, whole.py which interface can go in one piece, reclaim.py what others can
                     spare (asked.py its books); levels.py how much is done at all; resync.py listings and leaks;
-                    durable.py writing it all down; explain.py, views.py what people are told
+                    owners.py whose each address is; durable.py writing it all down; explain.py, views.py what people
+                    are told
     the worker      executor.py performs an intent; allocation.py one attempt at more addresses; dismantle.py one at an
                     interface less; repair.py one at setting live ones right; calls.py every call within budget and
                     lease

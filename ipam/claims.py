@@ -243,7 +243,7 @@ class Claims:
             gone |= now - each.gone_since >= GONE_S
             if each is not pool:
                 self._fleet.look(each, now)
-            gone |= bool(self._fleet.disputes.keys() & self._fleet.addresses(each))
+            gone |= self._fleet.is_disputed(each)
         if gone:
             self._fleet.drop_instance(pool.spec.instance_id)
 

@@ -239,10 +239,10 @@ def _release(pool: Pool, now: float) -> Iterator[Finding]:
 
 
 def _disputes(fleet: Fleet, pool: Pool) -> Iterator[Finding]:
-    for address, claimant in fleet.disputes.items():
-        owner = fleet.owners.get(address, "")
+    for (vpc_id, address), claimant in fleet.disputes.items():
+        owner = fleet.owners.get((vpc_id, address))
         if pool.spec.name in (claimant, owner):
             yield Finding(
-                Level.PROBLEM, "cloud", f"{address} is on {owner}, and the cloud says on {claimant} too",
+                Level.PROBLEM, "cloud", f"{address} of {vpc_id} is on {owner}, and the cloud says on {claimant} too",
                 "both are read again; if it stays, look at both instances in the cloud",
             )  # fmt: skip

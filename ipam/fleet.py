@@ -11,10 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ipam.asked import Asked
 from ipam.degradation import ByBudget, ByHand, Throttle, by_hand
 from ipam.model import (
+    AddressKey,
     AddressState,
     CloudInterface,
     DeadLetter,
@@ -26,8 +28,8 @@ from ipam.model import (
     OperationCount,
     SecurityGroup,
     Subnet,
-    members,
 )
+from ipam.owners import NONE, Held, Owners, held, key_of, without
 from ipam.plan import pod_addresses
 from ipam.pools import Pool
 from ipam.ports import Block, Changes, Stored
@@ -67,8 +69,8 @@ class Fleet:
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
         self.of_instance: dict[str, list[str]] = {}  # instance id -> its node's pools
-        self.owners: dict[str, str] = {}  # address -> node
-        self.disputes: dict[str, str] = {}  # address -> node that claims it beside its owner
+        self.owners = Owners()
+        self.disputes: dict[AddressKey, str] = {}  # address -> node that claims it beside its owner
         self.intents: dict[str, OpenIntent] = {}
         self.dead: dict[str, DeadLetter] = {}
         self.limits: dict[str, Limits] = {}
@@ -82,11 +84,11 @@ class Fleet:
         self.told: set[str] = set()  # nodes whose view changed since it was last told
         self._dead_of: dict[tuple[str, IntentKind], str] = {}
         self._looks: list[tuple[float, str]] = []
-        self._dirty: dict[str, set[str]] = {}
+        self._dirty: dict[str, set[Any]] = {}
 
     # marks
 
-    def mark(self, table: str, key: str) -> None:
+    def mark(self, table: str, key: str | AddressKey) -> None:
         self._dirty.setdefault(table, set()).add(key)
 
     @property
@@ -98,23 +100,24 @@ class Fleet:
         dirty, self._dirty = self._dirty, {}
         nodes = dirty.get("node", ())
         instances = dirty.get("instance", ())
-        held = {i: pools[0].instance for i in instances if (pools := self.pools_of(i)) and pools[0].instance}
+        known = {i: pools[0].instance for i in instances if (pools := self.pools_of(i)) and pools[0].instance}
         intents = dirty.get("intent", ())
         dead = dirty.get("dead", ())
         blocks = dirty.get("block", ())
         memos = dirty.get("memo", ())
-        states: dict[str, AddressState] = {}
-        for instance_id in held:
+        states: dict[AddressKey, AddressState] = {}
+        for instance_id in known:
             for pool in self.pools_of(instance_id):
-                states.update(pool.states)
-        for address in dirty.get("state", ()):
-            if (owner := self.owners.get(address)) is not None:
-                states[address] = self.pools[owner].states.get(address, AddressState.AVAILABLE)
+                for address, state in pool.states.items():
+                    states[key_of(pool, address)] = state
+        for key in dirty.get("state", ()):
+            if owner := self.owners.get(key):
+                states[key] = self.pools[owner].states.get(key[1], AddressState.AVAILABLE)
         return Changes(
             nodes=[self.pools[name].spec for name in nodes if name in self.pools],
             removed_nodes=[name for name in nodes if name not in self.pools],
-            instances=list(held.values()),
-            removed_instances=[instance_id for instance_id in instances if instance_id not in held],
+            instances=list(known.values()),
+            removed_instances=[instance_id for instance_id in instances if instance_id not in known],
             address_states=states,
             intents=[self.intents[i].intent for i in intents if i in self.intents],
             closed_intents=[i for i in intents if i not in self.intents],
@@ -166,11 +169,13 @@ class Fleet:
 
     def addresses(self, pool: Pool) -> frozenset[str]:
         """Every address that the pool owns, also of interfaces that carry no pods. What is no pool's is the first's."""
+        return frozenset().union(*self._held(pool).values())
+
+    def _held(self, pool: Pool) -> Held:
         if pool.instance is None:
-            return frozenset()
+            return {}
         pools = self.pools_of(pool.instance.id)
-        interfaces = [each for each in pool.instance.interfaces if home_of(each, pools) is pool]
-        return frozenset(address for each in interfaces for address in pod_addresses(pool.spec, each))
+        return held(pool, (each for each in pool.instance.interfaces if home_of(each, pools) is pool))
 
     def put_node(self, spec: NodeSpec) -> Pool:
         pool = self.pools.get(spec.name)
@@ -182,7 +187,7 @@ class Fleet:
             self._join(pool)
             self.mark("node", spec.name)
         elif pool.spec != spec:
-            before = self.addresses(pool)
+            before = self._held(pool)
             pool.spec = spec
             self._settle({pool: before})  # primary addresses may carry pods now, or no more
             self.mark("node", spec.name)
@@ -192,24 +197,24 @@ class Fleet:
     def _join(self, pool: Pool) -> None:
         """Another pool of its instance: what was nobody's may be its own."""
         siblings = self.pools_of(pool.spec.instance_id)
-        before = {each: self.addresses(each) for each in siblings}
+        before = {each: self._held(each) for each in siblings}
         self.of_instance.setdefault(pool.spec.instance_id, []).append(pool.spec.name)
         if siblings and siblings[0].instance is not None:
             pool.instance = siblings[0].instance
             pool.reread = True  # nobody has looked after its interfaces until now
-            self._settle({**before, pool: frozenset()})
+            self._settle({**before, pool: {}})
 
     def remove_node(self, pool: Pool) -> None:
         name = pool.spec.name
         siblings = [each for each in self.pools_of(pool.spec.instance_id) if each is not pool]
-        before = {each: self.addresses(each) for each in siblings}
+        before = {each: self._held(each) for each in siblings}
         self._forget_instance(pool)
         if pool.intent_id:
             self.close_intent(pool.intent_id)
         for kind in IntentKind:
             self._forget_dead(name, kind)
-        for address in [a for a, claimant in self.disputes.items() if claimant == name]:
-            del self.disputes[address]
+        for key in [each for each, claimant in self.disputes.items() if claimant == name]:
+            del self.disputes[key]
         self.of_instance[pool.spec.instance_id].remove(name)
         if not siblings:
             del self.of_instance[pool.spec.instance_id]
@@ -226,7 +231,7 @@ class Fleet:
 
     def _forget_instance(self, pool: Pool) -> None:
         if pool.instance is not None:
-            before = {pool: self.addresses(pool)}
+            before = {pool: self._held(pool)}
             self.mark("instance", pool.instance.id)
             pool.instance = None
             self._settle(before)
@@ -252,7 +257,7 @@ class Fleet:
         instance = self._without_disputed(pool, instance)
         if instance == pool.instance:
             return False
-        old = {each: self.addresses(each) for each in pools}
+        old = {each: self._held(each) for each in pools}
         if count_free and pool.instance is not None:
             self._count_free(pool.instance.interfaces, instance.interfaces)
         for each in pools:
@@ -271,20 +276,22 @@ class Fleet:
         disputed = set()
         seen: set[str] = set()
         if self.disputes:
-            claimed = {address for each in instance.interfaces for address in pod_addresses(pool.spec, each)}
-            for address in [a for a, node in self.disputes.items() if node in names and a not in claimed]:
-                del self.disputes[address]
+            claimed = held(pool, instance.interfaces)
+            for key in [each for each, node in self.disputes.items() if node in names]:
+                if key[1] not in claimed.get(key[0], ()):
+                    del self.disputes[key]
         for interface in instance.interfaces:
             home = home_of(interface, pools) or pool
+            owners = self.owners.within(interface.vpc_id)
             for address in pod_addresses(home.spec, interface):
-                owner = self.owners.get(address, name)
+                owner = owners.get(address, name)
                 if owner not in names and self.pools[owner].gone:
                     # The cloud has said so twice, in two ways.
                     self.drop_instance(self.pools[owner].spec.instance_id)
                 elif owner not in names:
                     disputed.add(address)
-                    if self.disputes.get(address) not in names:
-                        self.disputes[address] = home.spec.name
+                    if self.disputes.get((interface.vpc_id, address)) not in names:
+                        self.disputes[interface.vpc_id, address] = home.spec.name
                         self.pools[owner].reread = True
                         self.look(self.pools[owner], -math.inf)
                 elif address in seen:
@@ -292,24 +299,34 @@ class Fleet:
                 seen.add(address)
         if not disputed:
             return instance
-        return replace(instance, interfaces=tuple(_without(each, disputed) for each in instance.interfaces))
+        return replace(instance, interfaces=tuple(without(each, disputed) for each in instance.interfaces))
 
-    def _settle(self, before: Mapping[Pool, frozenset[str]]) -> None:
+    def is_disputed(self, pool: Pool) -> bool:
+        """Whether another node claims an address of the pool."""
+        return any(self.owners.get(key) == pool.spec.name for key in self.disputes)
+
+    def _settle(self, before: Mapping[Pool, Held]) -> None:
         """Brings owners and states in line with what these pools own now. `before`: what they owned."""
-        after = {pool: self.addresses(pool) for pool in before}
+        after = {pool: self._held(pool) for pool in before}
         for pool, old in before.items():
-            for address in old - after[pool]:
-                self.owners.pop(address, None)
-                if pool.states.pop(address, None) is not None:
-                    self.mark("state", address)
-                pool.unanswered.pop(address, None)
-                claimant = self.pools.get(self.disputes.pop(address, ""))
-                if claimant is not None:
-                    claimant.reread = True
-                    self.look(claimant, -math.inf)
+            for vpc_id, addresses in old.items():
+                if gone := addresses - after[pool].get(vpc_id, NONE):
+                    self.owners.take(vpc_id, gone)
+                    self._lost(pool, vpc_id, gone)
         for pool, old in before.items():
-            for address in after[pool] - old:
-                self.owners[address] = pool.spec.name
+            for vpc_id, addresses in after[pool].items():
+                if new := addresses - old.get(vpc_id, NONE):
+                    self.owners.give(vpc_id, new, pool.spec.name)
+
+    def _lost(self, pool: Pool, vpc_id: str, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            if pool.states.pop(address, None) is not None:
+                self.mark("state", (vpc_id, address))
+            pool.unanswered.pop(address, None)
+            claimant = self.pools.get(self.disputes.pop((vpc_id, address), ""))
+            if claimant is not None:
+                claimant.reread = True
+                self.look(claimant, -math.inf)
 
     def _count_free(self, old: Iterable[CloudInterface], new: Iterable[CloudInterface]) -> None:
         change: Counter[str] = Counter()
@@ -327,7 +344,7 @@ class Fleet:
             pool.states.pop(address, None)
         else:
             pool.states[address] = state
-        self.mark("state", address)
+        self.mark("state", key_of(pool, address))
         self.told.add(pool.spec.name)
 
     # intents
@@ -421,16 +438,6 @@ class Fleet:
             totals[2] += each.failed
 
 
-def _without(interface: CloudInterface, disputed: set[str]) -> CloudInterface:
-    """A prefix goes whole, and with a disputed primary address the interface carries no pods."""
-    return replace(
-        interface,
-        addresses=tuple(each for each in interface.addresses if each not in disputed),
-        prefixes=tuple(each for each in interface.prefixes if disputed.isdisjoint(members(each))),
-        status="disputed" if interface.primary_address in disputed else interface.status,
-    )
-
-
 def _told_of(subnet: Subnet) -> tuple[object, ...]:
     """What a node hears of the subnet of its interface."""
     return subnet.cidr, subnet.vpc_cidrs, subnet.gateway, subnet.ipv6_cidr
@@ -452,10 +459,10 @@ def restore(
         if instance is not None:
             # A listing that began before is older than what was merged and written meanwhile.
             fleet.merge_instance(pool, instance, monotonic)
-    for address, state in stored.address_states.items():
-        owner = fleet.pools.get(fleet.owners.get(address, ""))
+    for key, state in stored.address_states.items():
+        owner = fleet.pools.get(fleet.owners.get(key))
         if owner is not None and state is AddressState.RELEASING:
-            owner.states[address] = state
+            owner.states[key[1]] = state
     fleet.memos = dict(stored.memos)
     fleet.throttle.by_hand = by_hand(stored.memos.get("level"))
     for pool in fleet.pools.values():
@@ -474,9 +481,9 @@ def restore(
             fleet.mark("dead", letter.id)
     for instance_id in instances.keys() - fleet.of_instance.keys():
         fleet.mark("instance", instance_id)
-    for address, state in stored.address_states.items():
+    for key, state in stored.address_states.items():
         if state is not AddressState.RELEASING:
-            fleet.mark("state", address)
+            fleet.mark("state", key)
     for intent in sorted(stored.intents, key=lambda each: (not each.holder, each.created_at)):
         ready_at = monotonic + min(max(intent.not_before_at - now, 0.0), backoff_cap_s)
         lease = min(max(intent.lease_until_at - now, 0.0), lease_s) if intent.holder else -math.inf

@@ -253,6 +253,9 @@ class CloudInterface:
         return (*self.addresses, *(address for prefix in self.prefixes for address in members(prefix)))
 
 
+AddressKey = tuple[str, str]  # VPC and address: VPCs of one account may have the same ranges
+
+
 @functools.lru_cache(maxsize=1 << 14)
 def members(prefix: str) -> tuple[str, ...]:
     """All addresses of a delegated IPv4 prefix, in their order. Raises ValueError for what is no such CIDR."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ipam.model import (
+    AddressKey,
     AddressState,
     Claim,
     CloudInterface,
@@ -267,7 +268,7 @@ class Changes:
     removed_nodes: Sequence[str] = ()
     instances: Sequence[Instance] = ()
     removed_instances: Sequence[str] = ()
-    address_states: Mapping[str, AddressState] = field(default_factory=dict)
+    address_states: Mapping[AddressKey, AddressState] = field(default_factory=dict)
     intents: Sequence[Intent] = ()
     closed_intents: Sequence[str] = ()
     dead_letters: Sequence[DeadLetter] = ()
@@ -287,7 +288,7 @@ class Stored:
 
     nodes: Sequence[NodeSpec]
     instances: Sequence[Instance]
-    address_states: Mapping[str, AddressState]
+    address_states: Mapping[AddressKey, AddressState]
     intents: Sequence[Intent]
     dead_letters: Sequence[DeadLetter]
     limits: Sequence[Limits]
@@ -306,7 +307,7 @@ class PoolStore(Protocol):
         """Writes all of `changes` or nothing. `leader` is the fencing token of the caller's leadership.
 
         Raises StaleFence if another replica leads by now, AddressConflict if an address would belong to two interfaces
-        (UNIQUE over the pool; `field` names the address), StoreError otherwise.
+        of its VPC (UNIQUE over VPC and address; `field` names the address), StoreError otherwise.
         """
 
     async def lead(self, holder: str, ttl_s: float) -> int | None:

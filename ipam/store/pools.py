@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ipam.errors import StaleFence, StoreError
 from ipam.model import (
+    AddressKey,
     AddressState,
     CloudInterface,
     DeadLetter,
@@ -168,10 +169,12 @@ def _dead_letter_row(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _load(connection: Connection) -> Stored:
-    states: dict[str, AddressState] = {}
+    column = tables.addresses.c
+    marked = select(column.vpc_id, column.address, column.state).where(column.state != AddressState.AVAILABLE)
+    states: dict[AddressKey, AddressState] = {(of[0], of[1]): of[2] for of in connection.execute(marked)}
     return Stored(
         nodes=[_node(row) for row in _rows(connection, tables.nodes)],
-        instances=_instances(connection, states),
+        instances=_instances(connection),
         address_states=states,
         intents=_intents(connection),
         dead_letters=[
@@ -196,15 +199,12 @@ def _node(row: dict[str, Any]) -> NodeSpec:
     return NodeSpec(watermarks=watermarks, policy=Policy(**row.pop("policy")), **row)
 
 
-def _instances(connection: Connection, states: dict[str, AddressState]) -> list[Instance]:
-    """All instances; `states` gets what differs from available."""
+def _instances(connection: Connection) -> list[Instance]:
     addresses: dict[str, list[str]] = defaultdict(list)
     column = tables.addresses.c
-    ranked = select(column.address, column.interface_id, column.state).order_by(column.interface_id, column.position)
-    for address, interface_id, state in connection.execute(ranked):
+    ranked = select(column.address, column.interface_id).order_by(column.interface_id, column.position)
+    for address, interface_id in connection.execute(ranked):
         addresses[interface_id].append(address)
-        if state is not AddressState.AVAILABLE:
-            states[address] = state
     interfaces: dict[str, list[CloudInterface]] = defaultdict(list)
     for row in _rows(connection, tables.interfaces, "instance_id", "position"):
         del row["position"]

@@ -4,8 +4,8 @@
     instances ◀── interfaces ◀── addresses          intents ◀── steps
 
 Columns are named after the fields of model.py whose values they hold. `addresses` has the members of delegated
-prefixes, too, each with its state. Its primary key is what refuses an address to a second interface, whatever the code
-above it believes.
+prefixes, too, each with its state. Its primary key is what refuses an address of a VPC to a second interface, whatever
+the code above it believes.
 """
 
 from __future__ import annotations
@@ -188,6 +188,7 @@ interfaces = Table(
 addresses = Table(
     "addresses",
     metadata,
+    _text("vpc_id", primary_key=True),
     _text("address", primary_key=True),
     Column("interface_id", String, ForeignKey("interfaces.id", ondelete="CASCADE"), nullable=False, index=True),
     _number("position"),

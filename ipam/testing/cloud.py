@@ -75,9 +75,10 @@ class FakeCloud:
     def launch(self, type_: str = "m5.large", *, subnet_id: str = "", instance_id: str = "") -> Instance:
         with self._lock:
             subnet = self._spaces[subnet_id or next(iter(self._spaces))].subnet
+            groups = tuple(each.id for each in self._groups.values() if each.vpc_id == subnet.vpc_id)
             instance = Instance(
                 id=instance_id or self._next("i"), type=type_, zone=subnet.zone, vpc_id=subnet.vpc_id,
-                subnet_id=subnet.id, security_group_ids=tuple(self._groups)[:1],
+                subnet_id=subnet.id, security_group_ids=groups[:1],
             )  # fmt: skip
             self._instances[instance.id] = instance
             self._attached[instance.id] = []

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ipam.errors import AddressConflict, StaleFence
-from ipam.model import AddressState, DeadLetter, Instance, Intent, Limits, NodeSpec, SecurityGroup, Subnet
+from ipam.model import (
+    AddressKey,
+    AddressState,
+    DeadLetter,
+    Instance,
+    Intent,
+    Limits,
+    NodeSpec,
+    SecurityGroup,
+    Subnet,
+)
 from ipam.ports import Block, Changes, Clock, Stored
 from ipam.testing.clock import FakeClock
 
@@ -21,8 +31,8 @@ class MemoryStore:
         self._clock = clock or FakeClock()
         self._nodes: dict[str, NodeSpec] = {}
         self._instances: dict[str, Instance] = {}
-        self._states: dict[str, AddressState] = {}
-        self._owners: dict[str, str] = {}
+        self._states: dict[AddressKey, AddressState] = {}
+        self._owners: dict[AddressKey, str] = {}
         self._intents: dict[str, Intent] = {}
         self._dead: dict[str, DeadLetter] = {}
         self._limits: dict[str, Limits] = {}
@@ -69,13 +79,16 @@ class MemoryStore:
         for instance_id in replaced:
             for interface in self._instances[instance_id].interfaces if instance_id in self._instances else ():
                 for address in interface.all_addresses:
-                    owners.pop(address, None)
+                    owners.pop((interface.vpc_id, address), None)
         for instance in changes.instances:
             for interface in instance.interfaces:
                 for address in interface.all_addresses:
-                    if address in owners:
-                        raise AddressConflict(f"{address} is on {owners[address]} and {interface.id}", field=address)
-                    owners[address] = interface.id
+                    key = interface.vpc_id, address
+                    if key in owners:
+                        raise AddressConflict(
+                            f"{address} of {interface.vpc_id} is on {owners[key]} and {interface.id}", field=address
+                        )
+                    owners[key] = interface.id
         self._owners = owners
         for instance in changes.instances:
             self._instances[instance.id] = instance
@@ -83,9 +96,7 @@ class MemoryStore:
             self._instances.pop(instance_id, None)
         self._states.update(changes.address_states)
         self._states = {
-            address: state
-            for address, state in self._states.items()
-            if address in owners and state is not AddressState.AVAILABLE
+            key: state for key, state in self._states.items() if key in owners and state is not AddressState.AVAILABLE
         }
 
     def _write_rows(self, changes: Changes) -> None:

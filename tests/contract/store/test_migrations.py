@@ -79,9 +79,13 @@ async def pools_are_as_they_were(database: Database, version: str) -> None:
     stored = await store.load()
     assert [node.name for node in stored.nodes] == ["node-1"]
     assert stored.nodes[0].watermarks.pre_allocate == 8
-    (instance,) = stored.instances
+    instance, *more = stored.instances
     assert [one.addresses for one in instance.interfaces] == [(), ("10.0.0.7", "10.0.0.1")]
-    assert stored.address_states == {"10.0.0.7": AddressState.MARKED}
+    overlapping = {("vpc-2", "10.0.0.7"): AddressState.RELEASING} if version >= "0005" else {}
+    assert stored.address_states == {("vpc-1", "10.0.0.7"): AddressState.MARKED, **overlapping}
+    assert [(one.vpc_id, eni.addresses) for one in more for eni in one.interfaces] == [
+        (vpc_id, (address,)) for vpc_id, address in overlapping
+    ]
     (intent,) = stored.intents
     assert [step.result for step in intent.steps] == [{"addresses": ["10.0.0.7"], "interface": {"id": "eni-1"}}, None]
     assert stored.dead_letters[0].intent == intent

@@ -105,7 +105,7 @@ def one_of_each(**more: object) -> Changes:
     facts: dict[str, object] = {
         "nodes": [spec],
         "instances": [instance("i-1", interface("eni-0"), owned)],
-        "address_states": {"10.0.0.7": AddressState.MARKED},
+        "address_states": {("vpc-1", "10.0.0.7"): AddressState.MARKED},
         "intents": [intent],
         "dead_letters": [DeadLetter("dead-1", intent, "subnet full", 1002.5, 1)],
         "limits": [Limits("m5.large", 3, 10, 10, True, 1)],
@@ -224,14 +224,15 @@ async def test_an_address_moves_from_a_removed_instance(pools: Replica) -> None:
 
 async def test_a_state_stays_while_its_instance_is_written_again(pools: Replica) -> None:
     owned = instance("i-1", interface("eni-1", "10.0.0.1", "10.0.0.2"))
-    await pools.apply(instances=[owned], address_states={"10.0.0.1": AddressState.RELEASING})
+    await pools.apply(instances=[owned], address_states={("vpc-1", "10.0.0.1"): AddressState.RELEASING})
     await pools.apply(instances=[owned])
-    assert (await pools.load()).address_states == {"10.0.0.1": AddressState.RELEASING}
+    assert (await pools.load()).address_states == {("vpc-1", "10.0.0.1"): AddressState.RELEASING}
 
 
 async def test_a_state_goes_with_its_address(pools: Replica) -> None:
     await pools.apply(
-        instances=[instance("i-1", interface("eni-1", "10.0.0.1"))], address_states={"10.0.0.1": AddressState.READY}
+        instances=[instance("i-1", interface("eni-1", "10.0.0.1"))],
+        address_states={("vpc-1", "10.0.0.1"): AddressState.READY},
     )
     await pools.apply(instances=[instance("i-1", interface("eni-1"))])
     await pools.apply(instances=[instance("i-1", interface("eni-1", "10.0.0.1"))])
@@ -240,10 +241,45 @@ async def test_a_state_goes_with_its_address(pools: Replica) -> None:
 
 async def test_available_is_no_state_to_remember(pools: Replica) -> None:
     await pools.apply(
-        instances=[instance("i-1", interface("eni-1", "10.0.0.1"))], address_states={"10.0.0.1": AddressState.MARKED}
+        instances=[instance("i-1", interface("eni-1", "10.0.0.1"))],
+        address_states={("vpc-1", "10.0.0.1"): AddressState.MARKED},
     )
-    await pools.apply(address_states={"10.0.0.1": AddressState.AVAILABLE, "10.7.7.7": AddressState.MARKED})
+    marked = AddressState.MARKED
+    await pools.apply(
+        address_states={
+            ("vpc-1", "10.0.0.1"): AddressState.AVAILABLE, ("vpc-1", "10.7.7.7"): marked, ("vpc-2", "10.0.0.1"): marked,
+        }
+    )  # fmt: skip
     assert (await pools.load()).address_states == {}
+
+
+async def test_vpcs_with_the_same_ranges_share_no_address(pools: Replica) -> None:
+    theirs = instance("i-2", interface("eni-2", "10.0.0.1", "10.0.0.2", vpc_id="vpc-2"))
+    await pools.apply(
+        instances=[instance("i-1", interface("eni-1", "10.0.0.1", "10.0.0.2")), theirs],
+        address_states={
+            ("vpc-1", "10.0.0.1"): AddressState.RELEASING, ("vpc-2", "10.0.0.1"): AddressState.MARKED,
+            ("vpc-2", "10.0.0.2"): AddressState.READY,
+        },
+    )  # fmt: skip
+    await pools.apply(instances=[instance("i-1", interface("eni-1", "10.0.0.2"))])
+    stored = await pools.load()
+    assert {one.id: one.interfaces[0].addresses for one in stored.instances} == {
+        "i-1": ("10.0.0.2",), "i-2": ("10.0.0.1", "10.0.0.2"),
+    }  # fmt: skip
+    assert stored.address_states == {
+        ("vpc-2", "10.0.0.1"): AddressState.MARKED, ("vpc-2", "10.0.0.2"): AddressState.READY,
+    }  # fmt: skip
+
+
+async def test_an_address_is_refused_to_a_second_interface_of_its_vpc_alone(pools: Replica) -> None:
+    await pools.apply(instances=[instance("i-1", interface("eni-1", "10.0.0.1"))])
+    await pools.apply(instances=[instance("i-2", interface("eni-2", "10.0.0.1", vpc_id="vpc-2"))])
+    with pytest.raises(AddressConflict, match=r"10\.0\.0\.1 of vpc-2") as refused:
+        await pools.apply(instances=[instance("i-3", interface("eni-3", "10.0.0.1", vpc_id="vpc-2"))])
+    assert refused.value.field == "10.0.0.1"
+    await pools.apply(removed_instances=["i-2"])
+    assert [one.id for one in (await pools.load()).instances] == ["i-1"]
 
 
 async def test_one_leads_and_renews(pools: Replica) -> None:

@@ -14,13 +14,25 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from ipam.errors import AddressConflict
-from ipam.model import AddressState, CloudInterface, Instance, Intent, IntentKind, NodeSpec, Operation, Step
+from ipam.model import (
+    AddressKey,
+    AddressState,
+    CloudInterface,
+    Instance,
+    Intent,
+    IntentKind,
+    NodeSpec,
+    Operation,
+    Step,
+)
 from ipam.ports import Changes, PoolStore, Stored
 from ipam.store import SqlPoolStore, tables
 from ipam.testing import MemoryStore
 from services.runtime.store import migrate, open_database
 
+VPCS = ["vpc-1", "vpc-2"]  # with the same ranges
 ADDRESSES = [f"10.0.0.{n}" for n in range(8)]
+KEYS = [(vpc, address) for vpc in VPCS for address in ADDRESSES]
 INSTANCES = ["i-0", "i-1", "i-2"]
 INTENTS = ["intent-0", "intent-1"]
 STATES = [AddressState.AVAILABLE, AddressState.MARKED, AddressState.READY, AddressState.RELEASING]
@@ -33,11 +45,12 @@ def some(values: list[str], most: int = 3) -> st.SearchStrategy[list[str]]:
 @st.composite
 def instances(draw: st.DrawFn, id: str) -> Instance:
     ids = draw(some([f"eni-{id}-{n}" for n in range(3)]))
+    vpc = draw(st.sampled_from(VPCS))
     owned = [
-        CloudInterface(eni, "02:00", "subnet-1", "vpc-1", "a", "10.9.9.9", tuple(draw(some(ADDRESSES))), instance_id=id)
+        CloudInterface(eni, "02:00", "subnet-1", vpc, "a", "10.9.9.9", tuple(draw(some(ADDRESSES))), instance_id=id)
         for eni in ids
     ]
-    return Instance(id, draw(st.sampled_from(["m5.large", "c5.large"])), "a", "vpc-1", interfaces=tuple(owned))
+    return Instance(id, draw(st.sampled_from(["m5.large", "c5.large"])), "a", vpc, interfaces=tuple(owned))
 
 
 @st.composite
@@ -54,7 +67,7 @@ def changes(draw: st.DrawFn) -> Changes:
     return Changes(
         instances=[draw(instances(id)) for id in written],
         removed_instances=[id for id in draw(some(INSTANCES, 1)) if id not in written],
-        address_states=draw(st.dictionaries(st.sampled_from(ADDRESSES), st.sampled_from(STATES), max_size=4)),
+        address_states=draw(st.dictionaries(st.sampled_from(KEYS), st.sampled_from(STATES), max_size=4)),
         intents=[draw(intents(id)) for id in opened],
         closed_intents=draw(some(INTENTS, 1)),
         nodes=[NodeSpec(name, name) for name in draw(some(["node-0", "node-1"]))],
@@ -67,7 +80,7 @@ class Dictionaries:
     """What should be stored."""
 
     instances: dict[str, Instance] = dataclasses.field(default_factory=dict)
-    states: dict[str, AddressState] = dataclasses.field(default_factory=dict)
+    states: dict[AddressKey, AddressState] = dataclasses.field(default_factory=dict)
     intents: dict[str, Intent] = dataclasses.field(default_factory=dict)
     nodes: dict[str, NodeSpec] = dataclasses.field(default_factory=dict)
 
@@ -75,14 +88,12 @@ class Dictionaries:
         """False: an address would have two owners, and nothing was written."""
         after = {id: one for id, one in self.instances.items() if id not in change.removed_instances}
         after |= {one.id: one for one in change.instances}
-        owned = [address for one in after.values() for eni in one.interfaces for address in eni.addresses]
+        owned = [(eni.vpc_id, each) for one in after.values() for eni in one.interfaces for each in eni.addresses]
         if len(owned) != len(set(owned)):
             return False
         self.instances = after
-        states = {
-            address: state for address, state in {**self.states, **change.address_states}.items() if address in owned
-        }
-        self.states = {address: state for address, state in states.items() if state != AddressState.AVAILABLE}
+        states = {key: state for key, state in {**self.states, **change.address_states}.items() if key in owned}
+        self.states = {key: state for key, state in states.items() if state != AddressState.AVAILABLE}
         self.intents |= {one.id: one for one in change.intents}
         self.nodes |= {one.name: one for one in change.nodes}
         for id in change.closed_intents:

@@ -229,7 +229,7 @@ class TestMerge:
 
     def test_addresses_belong_to_the_pool_of_their_interface(self) -> None:
         fleet, mine, other = self.fleet()
-        assert fleet.owners == {"10.9.0.10": "n1", "10.9.0.11": "n1/x"}
+        assert fleet.owners.within("vpc-1") == {"10.9.0.10": "n1", "10.9.0.11": "n1/x"}
         assert mine.instance is other.instance
 
     def test_an_old_reading_takes_nothing_from_another_pool(self) -> None:
@@ -245,23 +245,23 @@ class TestMerge:
         old = instance(interface(0, "10.9.0.10"), interface(1, "10.9.0.11", pool="x"))
         fleet.merge_instance(other, instance(interface(0, "10.9.0.10")), 2.0)
         fleet.merge_instance(mine, old, 3.0)
-        assert fleet.owners == {"10.9.0.10": "n1"}
+        assert fleet.owners.within("vpc-1") == {"10.9.0.10": "n1"}
 
     def test_an_interface_moves_with_its_tag_when_the_pool_that_it_leaves_tells(self) -> None:
         fleet, mine, other = self.fleet()
         now = instance(interface(0, "10.9.0.10"), interface(1, "10.9.0.11"))
         fleet.merge_instance(mine, now, 2.0)
-        assert fleet.owners["10.9.0.11"] == "n1/x"
+        assert fleet.owners.get(("vpc-1", "10.9.0.11")) == "n1/x"
         fleet.merge_instance(other, now, 3.0)
-        assert fleet.owners["10.9.0.11"] == "n1"
+        assert fleet.owners.get(("vpc-1", "10.9.0.11")) == "n1"
 
     def test_what_is_no_pools_is_still_somebodys(self) -> None:
         fleet, mine, other = self.fleet()
         fleet.remove_node(other)
-        assert fleet.owners == {"10.9.0.10": "n1", "10.9.0.11": "n1"}
+        assert fleet.owners.within("vpc-1") == {"10.9.0.10": "n1", "10.9.0.11": "n1"}
         assert not carries_pods(mine.spec, mine.instance.interfaces[1])
         again = fleet.put_node(NodeSpec("n1/x", "i-1"))
-        assert fleet.owners["10.9.0.11"] == "n1/x"
+        assert fleet.owners.get(("vpc-1", "10.9.0.11")) == "n1/x"
         assert again.reread
         assert again.instance is mine.instance
 
@@ -270,7 +270,7 @@ class TestMerge:
         third = fleet.put_node(NodeSpec("n2", "i-2"))
         claimed = replace(interface(0, "10.9.0.11", id="eni-9"), instance_id="i-2")
         fleet.merge_instance(third, replace(instance(claimed), id="i-2"), 2.0)
-        assert fleet.disputes == {"10.9.0.11": "n2"}
+        assert fleet.disputes == {("vpc-1", "10.9.0.11"): "n2"}
         assert other.reread
 
 
