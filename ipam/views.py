@@ -68,6 +68,7 @@ class SubnetView:
     """:ivar exhaustion: None: no listing has ended since this replica leads."""
 
     id: str
+    vpc_id: str
     cidr: str
     zone: str
     free: int
@@ -167,7 +168,16 @@ def view_status(
         dead_letters=len(fleet.dead),
         operations=tuple(OperationCount(name, *counts) for name, counts in sorted(fleet.operations.items())),
         subnets=tuple(
-            SubnetView(each.id, each.cidr, each.zone, each.free, block.until_at, block.why, exhaustions.get(each.id))
+            SubnetView(
+                each.id,
+                each.vpc_id,
+                each.cidr,
+                each.zone,
+                each.free,
+                block.until_at,
+                block.why,
+                exhaustions.get(each.id),
+            )
             for each in fleet.subnets.values()
             for block in [blocks.get(each.id, Block(each.id, 0.0, ""))]
         ),

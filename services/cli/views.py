@@ -194,6 +194,7 @@ def ipam_status_view(service: str, status: ipam.GetStatusResponse) -> View:
         "subnets": [
             {
                 "id": one.id,
+                "vpc_id": one.vpc_id,
                 "cidr": one.cidr,
                 "zone": one.zone,
                 "free": one.free,

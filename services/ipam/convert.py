@@ -112,6 +112,7 @@ def _subnet_to(subnet: SubnetView) -> pb.SubnetStatus:
     trend = subnet.exhaustion
     return pb.SubnetStatus(
         id=subnet.id,
+        vpc_id=subnet.vpc_id,
         cidr=subnet.cidr,
         zone=subnet.zone,
         free=max(0, subnet.free),

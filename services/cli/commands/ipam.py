@@ -75,6 +75,7 @@ def pool_show(node: Node, service: IpamName = None, context: ContextFile = None,
         Table.of_pairs(
             {
                 **pairs,
+                "vpc": ", ".join(sorted({each["vpc_id"] for each in interfaces})),
                 "watermarks": found["watermarks"],
                 "marks in force": found["marks"],
                 "because": found["marks_why"],
@@ -147,6 +148,7 @@ def status(service: IpamName = None, context: ContextFile = None, json: Json = F
     tables: list[Table | str] = []
     for one in found:
         pairs = {key: value for key, value in one.items() if key not in ("operations", "subnets", "last_resync_at")}
+        vpcs = {each["vpc_id"] for each in one["subnets"]}
         tables += [
             Table.of_pairs({**pairs, "last_resync": age(one["last_resync_at"])}, title=one["service"]),
             Table.of(
@@ -158,7 +160,9 @@ def status(service: IpamName = None, context: ContextFile = None, json: Json = F
             Table.of(
                 one["subnets"],
                 {
-                    **{key: key for key in ("id", "cidr", "zone", "free")},
+                    "id": "id",
+                    **({"vpc": "vpc_id"} if len(vpcs) > 1 else {}),  # their ranges may be the same
+                    **{key: key for key in ("cidr", "zone", "free")},
                     "blocked": lambda item: age(item["blocked_until"]),
                     "why": "blocked_why",
                 },

@@ -174,6 +174,13 @@ class TestPool:
         assert status["subnets"][0]["blocked_until"] is None
         assert "CreateNetworkInterface" in plimsoll("ipam", "status").out
 
+    def test_subnets_name_their_vpcs_where_there_are_several(self, plimsoll: Plimsoll, site: Site) -> None:
+        site.ipam.status.subnets.add(id="subnet-1", cidr="10.0.1.0/24", vpc_id="vpc-1")
+        assert "vpc-1" not in plimsoll("ipam", "status").out
+        site.ipam.status.subnets.add(id="subnet-2", cidr="10.0.1.0/24", vpc_id="vpc-2")
+        told = plimsoll("ipam", "status").out
+        assert ("vpc-1" in told, "vpc-2" in told) == (True, True)
+
     def test_capacity_says_what_bounds_each_node_and_when_subnets_run_out(self, plimsoll: Plimsoll, site: Site) -> None:
         pool = site.ipam.pools["node-1"]
         pool.obtainable.CopyFrom(

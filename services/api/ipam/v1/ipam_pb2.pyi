@@ -1059,20 +1059,21 @@ class SubnetStatus(_message.Message):
     BLOCKED_WHY_FIELD_NUMBER: _builtins.int
     RUNS_OUT_IN_FIELD_NUMBER: _builtins.int
     TAKEN_PER_HOUR_FIELD_NUMBER: _builtins.int
+    VPC_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     cidr: _builtins.str
     zone: _builtins.str
     free: _builtins.int
     blocked_why: _builtins.str
     taken_per_hour: _builtins.float
-    """On balance; negative: they come back."""
+    vpc_id: _builtins.str
     @_builtins.property
     def blocked_until(self) -> _timestamp_pb2.Timestamp:
         """Set while the subnet is passed over."""
 
     @_builtins.property
     def runs_out_in(self) -> _duration_pb2.Duration:
-        """When none is left if it goes on like this; not set: not in sight, or not known yet."""
+        """When none is left at this rate; not set: not in sight, or not known yet. The rate is negative if they come back."""
 
     def __init__(
         self,
@@ -1085,10 +1086,11 @@ class SubnetStatus(_message.Message):
         blocked_why: _builtins.str = ...,
         runs_out_in: _duration_pb2.Duration | None = ...,
         taken_per_hour: _builtins.float = ...,
+        vpc_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until", "runs_out_in", b"runs_out_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until", "blocked_why", b"blocked_why", "cidr", b"cidr", "free", b"free", "id", b"id", "runs_out_in", b"runs_out_in", "taken_per_hour", b"taken_per_hour", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_until", b"blocked_until", "blocked_why", b"blocked_why", "cidr", b"cidr", "free", b"free", "id", b"id", "runs_out_in", b"runs_out_in", "taken_per_hour", b"taken_per_hour", "vpc_id", b"vpc_id", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
