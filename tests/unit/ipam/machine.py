@@ -7,6 +7,7 @@ state, as the stream does), and what it says waits in a queue. Workers die befor
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipam.config import IpamConfig
 from ipam.errors import IpamError, StoreError, Unavailable
-from ipam.model import NodeSpec, Operation, Watermarks
+from ipam.model import AddressKey, NodeSpec, Operation, Watermarks
 from ipam.tags import CLUSTER_TAG
 from ipam.testing import IpamSite
 from ipam.views import PoolView
@@ -37,17 +38,20 @@ class IpamMachine(RuleBasedStateMachine):
     """
     :cvar type_: of the instances.
     :cvar wanted: what the nodes ask for beside their marks.
+    :cvar places: subnets in which instances are launched, in turn.
     """
 
     config = CONFIG
     type_ = "m4.large"
     wanted: ClassVar[dict[str, Any]] = {}
+    places: ClassVar[tuple[str, ...]] = ("subnet-a",)
 
     def __init__(self) -> None:
         super().__init__()
         self.cloud = MoodyCloud()
         self.site = IpamSite(self.config, self.cloud)
         self.nodes: dict[str, SimNode] = {}
+        self._places = itertools.cycle(self.places)
         self._listen()
         self.kill_at: tuple[int, str] | None = None
         self.cloud.watch = self._watch
@@ -69,10 +73,12 @@ class IpamMachine(RuleBasedStateMachine):
     def nodes_start(self, marks: list[tuple[int, int]], protects: bool) -> None:
         self.cloud.capabilities = replace(self.cloud.capabilities, protects_on_create=protects)
         for number, (pre, least) in enumerate(marks):
-            instance = self.cloud.launch(self.type_)
-            spec = NodeSpec(f"n{number}", instance.id, watermarks=Watermarks(pre, least), **self.wanted)
-            self.nodes[spec.name] = SimNode(spec)
-            self._connect(self.nodes[spec.name])
+            self._launch(NodeSpec(f"n{number}", "", watermarks=Watermarks(pre, least), **self.wanted))
+            self._connect(self.nodes[f"n{number}"])
+
+    def _launch(self, spec: NodeSpec) -> None:
+        instance = self.cloud.launch(self.type_, subnet_id=next(self._places))
+        self.nodes[spec.name] = SimNode(replace(spec, instance_id=instance.id), instance.vpc_id)
 
     # wiring
 
@@ -271,13 +277,12 @@ class IpamMachine(RuleBasedStateMachine):
         """Another machine with the same name: its pods, its journal and its connection are gone."""
         old = self._node(number)
         self.cloud.terminate(old.spec.instance_id)
-        instance = self.cloud.launch(self.type_)
-        self.nodes[old.spec.name] = SimNode(replace(old.spec, instance_id=instance.id))
+        self._launch(old.spec)
 
     @rule(number=NODE)
     def node_loses_its_disk(self, number: int) -> None:
         old = self._node(number)
-        self.nodes[old.spec.name] = SimNode(old.spec)
+        self.nodes[old.spec.name] = SimNode(old.spec, old.vpc_id)
 
     @rule(number=NODE)
     def interface_without_pods_is_detached_by_hand(self, number: int) -> None:
@@ -304,8 +309,8 @@ class IpamMachine(RuleBasedStateMachine):
     def cloud_gives_an_address_twice(self, number: int, other: int) -> None:
         giver, taker = self._node(number).spec.instance_id, self._node(other).spec.instance_id
         interfaces = self.cloud.interfaces().values()
-        owned = [(a, each.subnet_id) for each in interfaces if each.instance_id == giver for a in each.addresses]
-        fresh = [(address, subnet_id) for address, subnet_id in owned if address not in self.cloud.doubled]
+        owned = [(a, each) for each in interfaces if each.instance_id == giver for a in each.addresses]
+        fresh = [(a, each.subnet_id) for a, each in owned if (each.vpc_id, a) not in self.cloud.doubled]
         if giver != taker and fresh:
             address, subnet_id = fresh[0]
             targets = [each.id for each in interfaces if (each.instance_id, each.subnet_id) == (taker, subnet_id)]
@@ -314,7 +319,8 @@ class IpamMachine(RuleBasedStateMachine):
 
     @rule()
     def cloud_mends_its_books(self) -> None:
-        self.cloud.mend({a: node.spec.instance_id for node in self.nodes.values() for a in node.pods})
+        nodes = self.nodes.values()
+        self.cloud.mend({(node.vpc_id, a): node.spec.instance_id for node in nodes for a in node.pods})
 
     @rule(number=NODE, marks=st.sampled_from([(1, 0, 0), (0, 0, 0), (6, 2, 0), (2, 0, 5), (1, 12, 0)]))
     def operator_changes_marks(self, number: int, marks: tuple[int, int, int]) -> None:
@@ -365,11 +371,11 @@ class IpamMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_address_in_two_places(self) -> None:
-        seen: dict[str, str] = {}
+        seen: dict[AddressKey, str] = {}
         for node in self.nodes.values():
-            for address in node.pods | set(node.free()):
-                assert address not in seen, f"{address} is on {seen[address]} and {node.spec.name}"
-                seen[address] = node.spec.name
+            for key in node.leasable():
+                assert key not in seen, f"{key} is on {seen[key]} and {node.spec.name}"
+                seen[key] = node.spec.name
 
     @invariant()
     def one_open_intent_a_node(self) -> None:
@@ -422,7 +428,7 @@ class IpamMachine(RuleBasedStateMachine):
             self.cloud.refill(*self.drained.pop())
         self.instances_are_seen_again()
         self.cloud.lags_until = 0.0
-        self.cloud.mend({a: node.spec.instance_id for node in self.nodes.values() for a in node.pods})
+        self.cloud_mends_its_books()
         for node in self.nodes.values():
             node.cooling.clear()
             if node.spec.security_group_ids == ("sg-none",):

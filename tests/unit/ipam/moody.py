@@ -6,13 +6,19 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ipam.model import AddressState, CloudInterface, Instance, NodeSpec, Subnet, Usage
+from ipam.model import AddressKey, AddressState, CloudInterface, Instance, NodeSpec, SecurityGroup, Subnet, Usage
 from ipam.testing import FakeCloud
 
 SUBNETS = (
     Subnet("subnet-a", "10.0.0.0/25", "zone-a", "vpc-1", 0, ipv6_cidr="fd00:1::/64"),
     Subnet("subnet-b", "10.0.1.0/25", "zone-a", "vpc-1", 0, ipv6_cidr="fd00:2::/64"),
 )
+# Another VPC of the account, with the same ranges.
+OTHER_SUBNETS = (
+    Subnet("subnet-c", "10.0.0.0/25", "zone-a", "vpc-2", 0),
+    Subnet("subnet-d", "10.0.1.0/25", "zone-a", "vpc-2", 0),
+)
+GROUPS = (SecurityGroup("sg-1", "vpc-1"), SecurityGroup("sg-2", "vpc-2"))
 TO_RELEASE = {AddressState.MARKED, AddressState.READY, AddressState.RELEASING}
 
 
@@ -20,10 +26,10 @@ class MoodyCloud(FakeCloud):
     """A cloud whose readings may be half a minute old, and that may give one address to two interfaces."""
 
     def __init__(self) -> None:
-        super().__init__(subnets=SUBNETS, page_size=1)
+        super().__init__(subnets=(*SUBNETS, *OTHER_SUBNETS), security_groups=GROUPS, page_size=1)
         self.lags_until = 0.0
         self._seen: dict[str, Instance] = {}
-        self.doubled: dict[str, str] = {}  # address -> the interface that has it wrongly
+        self.doubled: dict[AddressKey, str] = {}  # address -> the interface that has it wrongly
 
     def reads_lag(self, seconds: float) -> None:
         """Readings tell what is now for so long, whatever is written meanwhile."""
@@ -43,41 +49,46 @@ class MoodyCloud(FakeCloud):
             yield [self._as_seen(each) for each in instances], detached
 
     def give_twice(self, address: str, interface_id: str) -> None:
-        self.doubled[address] = interface_id
+        self.doubled[self._interfaces[interface_id].vpc_id, address] = interface_id
         self._set(interface_id, (*self._interfaces[interface_id].addresses, address))
 
-    def mend(self, used: Mapping[str, str]) -> None:
+    def mend(self, used: Mapping[AddressKey, str]) -> None:
         """Each address has one owner again: the one whose pod has it, else the interface that had it first.
 
         :param used: instances by the addresses that their pods have.
         """
-        for address, other in self.doubled.items():
-            owners = [each for each in self._interfaces.values() if address in each.addresses]
-            rightful = [each.id for each in owners if each.instance_id and each.instance_id == used.get(address)]
+        for key, other in self.doubled.items():
+            owners = self._owners(key)
+            rightful = [each.id for each in owners if each.instance_id and each.instance_id == used.get(key)]
             for each in owners:
                 if each.id != rightful[0] if rightful else each.id == other:
-                    self._set(each.id, tuple(one for one in each.addresses if one != address))
+                    self._set(each.id, tuple(one for one in each.addresses if one != key[1]))
         self.doubled.clear()
 
     def unassign_addresses(self, *, interface_id: str, addresses: Sequence[str]) -> None:
-        self._let_go(interface_id, self.doubled.keys() & set(addresses))
-        held = self._interfaces[interface_id].addresses if interface_id in self._interfaces else ()
-        super().unassign_addresses(
-            interface_id=interface_id,
-            addresses=[each for each in addresses if each in held or each not in self.doubled],
-        )
+        if interface_id not in self._interfaces:
+            super().unassign_addresses(interface_id=interface_id, addresses=addresses)
+            return
+        self._let_go(interface_id, addresses)
+        interface = self._interfaces[interface_id]
+        left = [a for a in addresses if a in interface.addresses or (interface.vpc_id, a) not in self.doubled]
+        super().unassign_addresses(interface_id=interface_id, addresses=left)
 
     def _drop(self, interface_id: str) -> None:
-        self._let_go(interface_id, self.doubled.keys() & set(self._interfaces[interface_id].addresses))
+        self._let_go(interface_id, self._interfaces[interface_id].addresses)
         super()._drop(interface_id)
 
-    def _let_go(self, interface_id: str, addresses: set[str]) -> None:
-        """Of addresses with two owners this one is none any more; they do not become free by that."""
-        for address in addresses:
-            owners = [each.id for each in self._interfaces.values() if address in each.addresses]
+    def _let_go(self, interface_id: str, addresses: Sequence[str]) -> None:
+        """Of those with two owners this interface is none any more; they do not become free by that."""
+        vpc_id = self._interfaces[interface_id].vpc_id
+        for key in [(vpc_id, each) for each in addresses if (vpc_id, each) in self.doubled]:
+            owners = [each.id for each in self._owners(key)]
             if interface_id in owners and len(owners) > 1:
-                self._set(interface_id, tuple(a for a in self._interfaces[interface_id].addresses if a != address))
-                del self.doubled[address]
+                self._set(interface_id, tuple(a for a in self._interfaces[interface_id].addresses if a != key[1]))
+                del self.doubled[key]
+
+    def _owners(self, key: AddressKey) -> list[CloudInterface]:
+        return [each for each in self._interfaces.values() if each.vpc_id == key[0] and key[1] in each.addresses]
 
     def _set(self, interface_id: str, addresses: tuple[str, ...]) -> None:
         self._interfaces[interface_id] = replace(self._interfaces[interface_id], addresses=addresses)
@@ -88,6 +99,7 @@ class SimNode:
     """A node daemon: leases from what it was told, fences what is marked, journals both."""
 
     spec: NodeSpec
+    vpc_id: str = "vpc-1"
     up: bool = True
     connected: bool = False
     session: int = 0
@@ -101,6 +113,10 @@ class SimNode:
     waiting: int = 0
     says: deque[tuple[int, Usage]] = field(default_factory=deque)
     news: dict[str, AddressState] | None = None
+
+    def leasable(self) -> set[AddressKey]:
+        """Addresses that it lets pods have."""
+        return {(self.vpc_id, address) for address in self.pods | set(self.free())}
 
     def usage(self) -> Usage:
         self.sequence += 1

@@ -1,6 +1,7 @@
 """Everything that can happen, in any order: no address in two places, none in use taken away, nothing leaked.
 
-machine.py says what can happen to nodes as they are by default; here are those with policies and with whole prefixes.
+machine.py says what can happen to nodes as they are by default; here are those with policies, with whole prefixes, and
+in VPCs whose ranges overlap.
 """
 
 from __future__ import annotations
@@ -76,6 +77,21 @@ class PrefixMachine(IpamMachine):
         assert not view.excess, self.site.service.explain(node.spec.name)
 
 
+class OverlapMachine(IpamMachine):
+    """The same in two VPCs with the same ranges, so that nodes of both have the same addresses; an instance may be
+    replaced by one of the other VPC."""
+
+    places: ClassVar[tuple[str, ...]] = ("subnet-a", "subnet-c", "subnet-c")
+
+    @rule(number=IpamMachine.NODE, subnets=st.sampled_from([(), ("subnet-a", "subnet-c"), ("subnet-b", "subnet-d")]))
+    def operator_changes_subnets(self, number: int, subnets: tuple[str, ...]) -> None:
+        super().operator_changes_subnets(number, subnets)
+
+    @rule(groups=st.sampled_from([(), ("sg-none",)]), number=IpamMachine.NODE)
+    def operator_changes_groups(self, groups: tuple[str, ...], number: int) -> None:
+        super().operator_changes_groups(groups, number)
+
+
 TestIpamMachine = IpamMachine.TestCase
 TestIpamMachine.settings = settings(
     max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
@@ -84,3 +100,5 @@ TestPolicyMachine = PolicyMachine.TestCase
 TestPolicyMachine.settings = settings(TestIpamMachine.settings, max_examples=10)
 TestPrefixMachine = PrefixMachine.TestCase
 TestPrefixMachine.settings = settings(TestIpamMachine.settings, max_examples=10)
+TestOverlapMachine = OverlapMachine.TestCase
+TestOverlapMachine.settings = settings(TestIpamMachine.settings, max_examples=10)
