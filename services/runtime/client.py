@@ -106,7 +106,9 @@ def _options(expected_name: str = "") -> list[tuple[str, Any]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 200),
+        # How long connecting may take, handshake included. When a server has thousands of peers to greet, each that
+        # gives up and comes again makes it take longer for all.
+        ("grpc.min_reconnect_backoff_ms", 20_000),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         # Channels must not share connections: one that was made again after a rotation would get the old one.
         ("grpc.use_local_subchannel_pool", 1),

@@ -85,6 +85,31 @@ async def test_a_call_outlasts_a_short_restart_of_the_server(registry_settings: 
             assert await while_down == "here"
 
 
+async def test_a_server_that_is_slow_to_greet_is_waited_for(registry_server: GrpcServer, issue_tls: Any) -> None:
+    """As one that has thousands of peers to greet: who gives up and comes again would make it slower still."""
+    came = 0
+
+    async def passing(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while part := await source.read(65536):
+            target.write(part)
+            await target.drain()
+        target.close()
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        await asyncio.sleep(1.5)  # this is what is tested
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", registry_server.tcp_port)
+        await asyncio.gather(passing(reader, server_writer), passing(server_reader, writer))
+
+    proxy = await asyncio.start_server(slowly, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    async with proxy, aio_channel(f"127.0.0.1:{port}", issue_tls("node", "node-1"), "service/registry") as channel:
+        stub: Any = registry_pb2_grpc.RegistryServiceStub(channel)
+        answer = await stub.GetNode(registry_pb2.GetNodeRequest(), timeout=10)
+    assert (answer.node.name, came) == ("node/node-1", 1)
+
+
 @pytest.mark.parametrize("server_identity", ["", "registry", "service/", "pod/x"])
 async def test_whom_to_expect_must_be_said(issue_tls: Any, server_identity: str) -> None:
     with pytest.raises(RuntimeFault) as caught:
