@@ -12,8 +12,10 @@ What is spawned or entered later is stopped first. Exit codes: 0 stopped when as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -40,6 +42,7 @@ S = TypeVar("S", bound=ServiceSettings)
 # Allocations between two passes of the garbage collector. A service holds a large state for long; Python's own 700 has
 # the passes over it cost more for each node, the more nodes there are.
 COLLECTOR_THRESHOLDS = (20_000, 10, 10)
+FILES = 65_536
 EXIT_CRASH = 1
 EXIT_SETTINGS = 2
 
@@ -148,10 +151,12 @@ def run(
 ) -> NoReturn:
     """Runs a service until SIGTERM or SIGINT, then leaves the process.
 
-    :param many_peers: every node of a cluster stays connected to it, so memory for each matters; see memory.py.
+    :param many_peers: every node of a cluster stays connected to it, so what each takes matters (memory.py), and each is
+        an open file.
     """
     if many_peers:
         map_buffers()
+        raise_file_limit()
     try:
         settings = load(settings_class, sys.argv[1:] if argv is None else argv, name=name)
     except HelpShown as shown:
@@ -165,6 +170,15 @@ def run(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_serve(name, settings, build))
     sys.exit(code)
+
+
+def raise_file_limit() -> None:
+    """Lets the process open as many files as it may at all: the usual soft limit is 1,024, and each peer is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # a sandbox that forbids it has a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(name: str, settings: S, build: Callable[[S, Lifecycle], Awaitable[None]]) -> int:
