@@ -151,8 +151,8 @@ def run(
 ) -> NoReturn:
     """Runs a service until SIGTERM or SIGINT, then leaves the process.
 
-    :param many_peers: every node of a cluster stays connected to it, so what each takes matters (memory.py), and each is
-        an open file.
+    :param many_peers: every node of a cluster stays connected to it, so what each takes matters (memory.py),
+        and each is an open file.
     """
     if many_peers:
         map_buffers()
