@@ -40,6 +40,7 @@ NO_LIMIT = 1 << 20
 PATIENCE = 4.0
 STARVING_CAP_S = 15.0
 MOST_SWEEPS = 3
+LONGEST_TURN = 60  # sweeps
 DEMAND_LOOK_S = 60.0
 GIVE_WAY = frozenset({IntentKind.RELEASE, IntentKind.RELEASE_INTERFACE, IntentKind.SYNC_INSTANCE})
 FENCED = frozenset({AddressState.READY, AddressState.RELEASING})
@@ -220,17 +221,27 @@ class Reviewer:
         """Enqueues again what no worker holds and was enqueued long enough ago to be lost.
 
         What nobody takes is enqueued ever more seldom: while workers are away the queue must not fill with copies.
-        While they take others that came before it, it waits for its turn, however long the queue is.
+        While they take others that came before it, it waits for its turn.
         """
-        every_s = self._config.sweep_interval_s
-        moves = monotonic - self._taken_at < every_s
         for opened in list(self._fleet.intents.values()):
-            if moves and opened.enqueued_at + every_s > self._reached.get(_priority(opened), -math.inf):
-                continue
-            lost = monotonic - opened.enqueued_at >= every_s * 2**opened.sweeps
+            patience_s = self._config.sweep_interval_s * 2**opened.sweeps
+            lost = monotonic - opened.enqueued_at >= patience_s and not self._waits(opened, monotonic)
             if lost and monotonic >= opened.ready_at and not opened.leased(monotonic):
                 opened.sweeps = min(opened.sweeps + 1, MOST_SWEEPS)
                 self.enqueue(opened.intent)
+
+    def _waits(self, opened: OpenIntent, monotonic: float) -> bool:
+        """Whether workers are busy and have not come to it yet, as far as can be told.
+
+        They have if they took what is as urgent or less so and was enqueued later. Of its kind it may be the only one,
+        so it does not wait for ever.
+        """
+        every_s = self._config.sweep_interval_s
+        if monotonic - self._taken_at >= every_s or monotonic - opened.enqueued_at >= LONGEST_TURN * every_s:
+            return False
+        least = _priority(opened)
+        reached = max((at for priority, at in self._reached.items() if priority >= least), default=-math.inf)
+        return opened.enqueued_at + every_s > reached
 
     def not_taken(self, intent_ids: Iterable[str]) -> None:
         """The queue did not take them: the next sweep does not ask how long ago that was."""

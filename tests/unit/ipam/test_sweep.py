@@ -54,6 +54,24 @@ def test_what_is_lost_from_a_queue_that_moves_is_found_once_it_is_passed(ipam_si
     assert len(site.addresses("n0")) == 8
 
 
+def test_what_is_the_only_one_of_its_kind_is_found_though_workers_are_never_idle(ipam_sites: Sites) -> None:
+    site = ipam_sites(sweep_interval_s=SWEEP_S)
+    site.node("n", type_="m5.4xlarge")
+    site.work()
+    listing = site.run(site.service.resync())
+    assert site.queue.take() == listing  # and it is lost
+    busy: list[str] = []
+    for second in range(320):
+        site.clock.advance(1)
+        if not second % 4:
+            site.node(f"n{second}")
+            busy += [each.id for each in site.service.intents() if each.node == f"n{second}"]
+            perform_next(site)
+        site.tick()
+    assert site.queue.enqueued[listing] == 2
+    assert {site.queue.enqueued[each] for each in busy} == {1}
+
+
 def test_a_queue_that_was_emptied_is_filled_again_after_one_sweep(ipam_sites: Sites) -> None:
     site = ipam_sites(sweep_interval_s=SWEEP_S)
     site.work()
