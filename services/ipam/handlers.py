@@ -55,8 +55,10 @@ class IpamHandlers(pb_grpc.IpamServiceServicer):
         try:
             await self._hear(name, session, request_iterator, subscription)
         except asyncio.CancelledError:
-            if not subscription.closed or this.uncancel():
+            if not (subscription.closed or push.error) or this.uncancel():
                 raise
+            if push.error:
+                raise push.error from None
             self._topics.check_leads()
         finally:
             push.stop()

@@ -6,8 +6,8 @@ Nothing is started when they are at it already, as they are but for the first st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import re
 import sys
 from functools import partial
@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, column, inspect, select, table
 
+from services.runtime import logging as runtime_logging
 from services.runtime.store import Database, StoreError, migrate, open_database
 
-WITHIN_S: Final = 600.0
 _VERSION: Final = re.compile(r"(\d{4})_\w+\.py")
 _FIELDS: Final = ("kind", "field", "remedy", "retry_after_s")
 
@@ -40,15 +40,15 @@ async def migrate_apart(database: Database, package: str) -> None:
         return
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, package,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     # Not as an argument: others on this machine can read those, and the URL may have a password.
     url = database.url.render_as_string(hide_password=False)
     try:
-        async with asyncio.timeout(WITHIN_S):
-            out, _ = await child.communicate(url.encode())
+        out, _ = await child.communicate(url.encode())
     except BaseException:
-        child.kill()
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            child.kill()
         await child.wait()
         raise
     if out:
@@ -68,6 +68,8 @@ def _at(connection: Connection, *, version: str, name: str) -> bool:
 
 
 async def _main(package: str, url: str) -> None:
+    # To standard error, whatever is logged: the answer alone goes to standard output.
+    runtime_logging.configure("migrate", level="warning")
     try:
         async with open_database(url) as database:
             await migrate(database, package)

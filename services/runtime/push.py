@@ -13,9 +13,9 @@ from services.runtime.watch import Subscription
 
 
 class Push:
-    """:param send: of one batch, encoded. Never called before it has returned.
-    :param ended: called once the subscription is closed or `send` has failed.
-    :ivar error: what `send` raised.
+    """:param send: of one batch, encoded. Never called before it has returned. It raises once the peer is gone.
+    :param ended: called once the subscription is closed, the peer is gone, or a batch can't be encoded.
+    :ivar error: why a batch can't be encoded.
     """
 
     __slots__ = ("_ended", "_send", "_stopped", "_subscription", "_task", "error")
@@ -44,18 +44,25 @@ class Push:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        subscription = self._subscription
+        subscription, over = self._subscription, False
         try:
-            while (batch := subscription.take()) is not None:
-                await self._send(subscription.encode(batch))
-        except Exception as error:  # noqa: BLE001 - whoever has the stream is told
+            while not over and (batch := subscription.take()) is not None:
+                over = not await self._sent(subscription.encode(batch))
+        except Exception as error:  # noqa: BLE001 - whoever has the stream raises it
             self.error = error
         finally:
             # Nothing is awaited since `take` had nothing, so no news is lost.
             self._task = None
-        if (subscription.closed or self.error is not None) and not self._stopped:
+        if (over or subscription.closed or self.error is not None) and not self._stopped:
             self._stopped = True
             self._ended()
+
+    async def _sent(self, wire: bytes) -> bool:
+        try:
+            await self._send(wire)
+        except Exception:  # noqa: BLE001 - whatever says so, the peer takes no more
+            return False
+        return True
 
 
 __all__ = ["Push"]

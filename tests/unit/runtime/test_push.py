@@ -95,8 +95,18 @@ async def test_a_peer_that_takes_no_more_ends_the_stream() -> None:
     peer.let.release()
     async with asyncio.timeout(5):
         await peer.came.wait()
+    assert (peer.ended, push.error) == (1, None)
+
+
+async def test_what_cannot_be_encoded_ends_the_stream_and_says_why() -> None:
+    def fails(batch: Batch[str]) -> bytes:
+        raise ValueError("no such field")
+
+    topic, peer = Topic[str](fails, window_s=0), Peer()
+    push = Push(topic.subscribe(), peer.send, peer.end)
+    await turns()
     assert peer.ended == 1
-    assert isinstance(push.error, ConnectionError)
+    assert isinstance(push.error, ValueError)
 
 
 async def test_nothing_is_sent_or_told_after_it_was_stopped() -> None:
